@@ -1,0 +1,832 @@
+//! The turn: from the caller's first voiced frame to the end of the attendant's reply.
+//!
+//! ```text
+//!              onset                pause: Transcribe, Think (speculative)
+//!  Listening ─────────> Utterance ──────────────────────────────> Attempt
+//!      ^                    ^  caller goes on: Drop                  │ silence long enough for
+//!      │                    └────────────────────────────────────────┤ what was said: Commit
+//!      │   reply played: TurnDone                                    v
+//!      └──────────────────────────── Speaking <───────────────── Committed ── no audio in time: filler,
+//!                                       │ caller's voice: Duck, Stop           then give up, re-prompt
+//!                                       └──────────────> Utterance
+//! ```
+//!
+//! The owner calls `handle_*`, then drains [`TurnMachine::poll_action`]. An attempt is one try at understanding and
+//! answering the utterance so far; its replies are recognised by [`AttemptId`], and late ones are ignored.
+//!
+//! Invariant: from the end of the caller's speech, the attendant is silent for at most `filler_after_ms` at a time until
+//! the turn is answered; after `max_fillers` requests for patience it is given up aloud.
+
+use std::{collections::VecDeque, time::Instant};
+
+use crate::{
+    config::{TurnConfig, ms},
+    voice::{FrameVoice, VoiceGate},
+};
+
+/// Frames of audio before the onset that belong to the utterance: soft consonants (200 ms).
+const PREROLL_FRAMES: u64 = 10;
+/// Silence that ends a digit string typed on the keypad [ms].
+const KEY_TIMEOUT_MS: u32 = 1_800;
+/// Most digits taken in one string.
+const MAX_KEYS: usize = 32;
+/// Longest wait for the goodbye to be played before the call is cleared anyway [ms].
+const GOODBYE_BOUND_MS: u32 = 15_000;
+
+/// One try at understanding and answering; never reused within a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u32);
+
+/// How finished what was said sounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// A short complete answer: "yes", "no thanks".
+    Short,
+    /// A finished sentence or question.
+    Finished,
+    /// Nothing tells.
+    Unknown,
+    /// Clearly goes on: an open digit string, "and…", "um".
+    Open,
+}
+
+/// What the transcript of an attempt amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// Words.
+    Speech(Completeness),
+    /// The caller takes leave: a goodbye is the answer.
+    Farewell,
+    /// Speech, but not understood.
+    Unclear,
+    /// No speech at all: noise, breath, a cough.
+    Nothing,
+    /// The engine failed; worth another try.
+    Failed,
+}
+
+/// Progress of an attempt's reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyProgress {
+    /// A clause is ready to be played.
+    Clause,
+    /// The last clause has been delivered.
+    Done,
+    /// The language model or the voice failed.
+    Failed,
+}
+
+/// Stock phrases, synthesised beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phrase {
+    /// First words of the call.
+    Greeting,
+    /// Nobody has spoken for a while.
+    StillThere,
+    /// Not understood; please repeat.
+    Unclear,
+    /// The reply takes longer.
+    OneMoment,
+    /// An engine failed in the middle of a reply: an apology, then the answer.
+    Apology,
+    /// The turn could not be answered; please say it again.
+    CannotAnswer,
+    /// Too many failures: apology and goodbye.
+    Trouble,
+    /// The caller took leave.
+    Goodbye,
+    /// Nobody is there any more.
+    GoodbyeSilence,
+    /// The call has had its maximum of turns.
+    MaxTurns,
+    /// The timebox ends soon.
+    TimeboxWarning {
+        /// What is left [s].
+        left_s: u32,
+    },
+    /// The timebox has ended.
+    TimeboxEnd,
+}
+
+/// Why the attendant ends the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// The caller said goodbye.
+    Farewell,
+    /// Nobody answered "are you still there?".
+    Silence,
+    /// Maximum number of turns.
+    MaxTurns,
+    /// Longest call reached.
+    Timebox,
+    /// Too many turns failed.
+    Trouble,
+}
+
+/// What the owner must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Transcribe the caller's frames `from..to`; answer with `handle_transcript`.
+    Transcribe {
+        /// Attempt.
+        id: AttemptId,
+        /// First frame.
+        from: u64,
+        /// One past the last frame.
+        to: u64,
+        /// Frames of it that were voiced.
+        voiced_frames: u32,
+    },
+    /// Keys typed by the caller are this attempt's text.
+    Keyed {
+        /// Attempt.
+        id: AttemptId,
+        /// Digits, `*`; without the closing `#`.
+        digits: String,
+    },
+    /// Prepare the reply to the attempt's text into a buffer; answer with `handle_reply`.
+    Think {
+        /// Attempt.
+        id: AttemptId,
+        /// The turn has not ended yet: no side effects.
+        speculative: bool,
+    },
+    /// The turn has ended: the attempt's clauses may play, now and as they come.
+    Commit {
+        /// Attempt.
+        id: AttemptId,
+    },
+    /// Forget the attempt; nothing of it has been heard.
+    Drop {
+        /// Attempt.
+        id: AttemptId,
+    },
+    /// Play a stock phrase after what is playing.
+    Say(Phrase),
+    /// Lower the attendant's voice.
+    Duck,
+    /// Back to full voice.
+    Unduck,
+    /// Barge-in: stop playing at once and forget what is queued; the reply so far was heard.
+    Stop {
+        /// The interrupted attempt, if a reply was playing.
+        id: Option<AttemptId>,
+    },
+    /// The reply has been played to its end.
+    TurnDone {
+        /// Attempt.
+        id: AttemptId,
+    },
+    /// Clear the call.
+    HangUp(EndCause),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Utterance {
+    first_frame: u64,
+    started_at: Instant,
+    last_voiced_at: Instant,
+    voiced_frames: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Transcribing,
+    Heard(Hearing),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    id: AttemptId,
+    stage: Stage,
+    /// End of the caller's speech.
+    speech_end: Instant,
+    /// Utterance range, for a retry.
+    from: u64,
+    to: u64,
+    voiced_frames: u32,
+    thinking: bool,
+    committed: bool,
+    /// A clause of the reply exists.
+    clause: bool,
+    reply_done: bool,
+    retries: u32,
+    /// Times the caller was asked for patience in this turn.
+    fillers: u32,
+    /// The attendant has not been heard since; from here the bound on dead air counts.
+    quiet_since: Instant,
+}
+
+/// The turn-taking of one call.
+#[derive(Debug)]
+pub struct TurnMachine {
+    config: TurnConfig,
+    gate: VoiceGate,
+    frame: u64,
+    utterance: Option<Utterance>,
+    attempt: Option<Attempt>,
+    next_attempt: u32,
+    /// The attendant's voice is queued or playing.
+    playing: bool,
+    /// A stock phrase was asked for and has not been seen playing yet.
+    said: bool,
+    ducked: bool,
+    /// Both silent since.
+    idle_since: Option<Instant>,
+    asked_still_there: u32,
+    keys: String,
+    keys_at: Option<Instant>,
+    turns: u32,
+    failed_turns: u32,
+    ends_at: Instant,
+    warnings: Vec<(Instant, u32)>,
+    ending: Option<(EndCause, Instant)>,
+    hung_up: bool,
+    actions: VecDeque<Action>,
+}
+
+impl TurnMachine {
+    /// A call answered at `now`; the greeting is its first action.
+    #[must_use]
+    pub fn new(config: TurnConfig, now: Instant) -> Self {
+        let ends_at = now + ms(config.timebox_s.saturating_mul(1000));
+        let mut warnings: Vec<(Instant, u32)> = config
+            .timebox_warnings_s
+            .iter()
+            .map(|&left| {
+                (
+                    now + ms(config.timebox_s.saturating_sub(left).saturating_mul(1000)),
+                    left,
+                )
+            })
+            .collect();
+        warnings.sort();
+        let mut machine = Self {
+            config,
+            gate: VoiceGate::default(),
+            frame: 0,
+            utterance: None,
+            attempt: None,
+            next_attempt: 1,
+            playing: false,
+            said: false,
+            ducked: false,
+            idle_since: None,
+            asked_still_there: 0,
+            keys: String::new(),
+            keys_at: None,
+            turns: 0,
+            failed_turns: 0,
+            ends_at,
+            warnings,
+            ending: None,
+            hung_up: false,
+            actions: VecDeque::new(),
+        };
+        machine.say(Phrase::Greeting);
+        machine
+    }
+
+    /// Next thing to do, if any.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Turns answered so far.
+    #[must_use]
+    pub fn turns(&self) -> u32 {
+        self.turns
+    }
+
+    /// Whether the caller is in the middle of an utterance.
+    #[must_use]
+    pub fn caller_speaks(&self) -> bool {
+        self.utterance.is_some() && self.attempt.is_none()
+    }
+
+    /// Takes the verdict on one near-end frame; call once per ptime, in order.
+    pub fn handle_frame(&mut self, voice: FrameVoice, now: Instant) {
+        self.frame += 1;
+        let voiced = self.gate.handle_frame(
+            voice,
+            self.config.speech_on,
+            self.config.speech_off,
+            self.config.min_level_dbov,
+        );
+        if self.ending.is_none() {
+            if self.playing || self.said {
+                self.on_frame_while_speaking(now);
+            } else {
+                self.on_frame_while_listening(voiced, now);
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A key pressed by the caller; stops a reply, as a voice would.
+    pub fn handle_digit(&mut self, digit: char, now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
+        if self.playing || self.said {
+            self.stop_speaking();
+        }
+        self.drop_attempt();
+        self.utterance = None;
+        self.idle_since = None;
+        if digit != '#' && self.keys.len() < MAX_KEYS {
+            self.keys.push(digit);
+        }
+        self.keys_at = Some(now);
+        if digit == '#' {
+            self.take_keys(now);
+        }
+    }
+
+    /// The transcript of an attempt.
+    pub fn handle_transcript(&mut self, id: AttemptId, hearing: Hearing, now: Instant) {
+        let retries_allowed = self.config.retries;
+        let speculation = self.config.speculation;
+        let Some(attempt) = self.attempt_mut(id) else {
+            return;
+        };
+        if attempt.stage != Stage::Transcribing {
+            return;
+        }
+        if hearing == Hearing::Failed {
+            if attempt.retries < retries_allowed {
+                attempt.retries += 1;
+                let again = Action::Transcribe {
+                    id,
+                    from: attempt.from,
+                    to: attempt.to,
+                    voiced_frames: attempt.voiced_frames,
+                };
+                self.actions.push_back(again);
+            } else {
+                self.give_up(now);
+            }
+            return;
+        }
+        attempt.stage = Stage::Heard(hearing);
+        if matches!(hearing, Hearing::Speech(_)) && (speculation || attempt.committed) {
+            attempt.thinking = true;
+            let speculative = !attempt.committed;
+            self.actions.push_back(Action::Think { id, speculative });
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Progress of an attempt's reply.
+    pub fn handle_reply(&mut self, id: AttemptId, progress: ReplyProgress, now: Instant) {
+        let retries_allowed = self.config.retries;
+        let Some(attempt) = self.attempt_mut(id) else {
+            return;
+        };
+        match progress {
+            ReplyProgress::Clause => attempt.clause = true,
+            ReplyProgress::Done if attempt.clause => attempt.reply_done = true,
+            // A reply without a word is a failed one.
+            ReplyProgress::Done | ReplyProgress::Failed => {
+                if attempt.retries < retries_allowed {
+                    attempt.retries += 1;
+                    let (committed, speculative) = (attempt.committed, !attempt.committed);
+                    if committed && attempt.retries == 1 {
+                        self.say(Phrase::Apology);
+                    }
+                    self.actions.push_back(Action::Think { id, speculative });
+                } else {
+                    self.give_up(now);
+                }
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Whether the attendant's voice is queued or playing; call after every tick of playout.
+    pub fn handle_playout(&mut self, playing: bool, now: Instant) {
+        if playing {
+            self.said = false;
+            self.playing = true;
+            self.idle_since = None;
+            return;
+        }
+        if self.said {
+            return; // Asked for, not yet queued.
+        }
+        let ended = std::mem::take(&mut self.playing);
+        if !ended {
+            // A reply whose last clause had been played before it was known to be the last.
+            if self.attempt.is_some_and(|a| a.committed && a.reply_done) {
+                self.on_reply_played(now);
+            }
+            return;
+        }
+        if std::mem::take(&mut self.ducked) {
+            self.actions.push_back(Action::Unduck);
+        }
+        if let Some((cause, _)) = self.ending {
+            self.hang_up(cause);
+            return;
+        }
+        self.gate.reset();
+        match &mut self.attempt {
+            Some(a) if a.committed && a.reply_done => self.on_reply_played(now),
+            Some(a) => a.quiet_since = now,
+            None => self.idle_since = Some(now),
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next, if ever.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let mut next = vec![self.ends_at];
+        if let Some((_, since)) = self.ending {
+            next = vec![since + ms(GOODBYE_BOUND_MS)];
+        } else {
+            next.extend(self.idle_since.map(|t| t + ms(self.config.still_there_after_ms)));
+            next.extend(self.keys_at.map(|t| t + ms(KEY_TIMEOUT_MS)));
+            next.extend(self.warnings.first().map(|(t, _)| *t));
+            next.extend(self.attempt.and_then(|a| self.commit_at(&a)));
+            next.extend(
+                self.attempt
+                    .map(|a| a.quiet_since + ms(self.config.filler_after_ms)),
+            );
+        }
+        if self.hung_up {
+            None
+        } else {
+            next.into_iter().min()
+        }
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.hung_up {
+            return;
+        }
+        if let Some((cause, since)) = self.ending {
+            if now >= since + ms(GOODBYE_BOUND_MS) {
+                self.hang_up(cause);
+            }
+            return;
+        }
+        if now >= self.ends_at {
+            self.drop_attempt();
+            self.stop_speaking();
+            self.end(Phrase::TimeboxEnd, EndCause::Timebox, now);
+            return;
+        }
+        if self.keys_at.is_some_and(|t| now >= t + ms(KEY_TIMEOUT_MS)) {
+            self.take_keys(now);
+        }
+        self.check_commit(now);
+        self.check_dead_air(now);
+        self.check_idle(now);
+    }
+
+    fn attempt_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
+        self.attempt.as_mut().filter(|a| a.id == id)
+    }
+
+    fn say(&mut self, phrase: Phrase) {
+        self.said = true;
+        self.idle_since = None;
+        self.actions.push_back(Action::Say(phrase));
+    }
+
+    fn end(&mut self, phrase: Phrase, cause: EndCause, now: Instant) {
+        self.say(phrase);
+        self.ending = Some((cause, now));
+    }
+
+    fn hang_up(&mut self, cause: EndCause) {
+        if !std::mem::replace(&mut self.hung_up, true) {
+            self.actions.push_back(Action::HangUp(cause));
+        }
+    }
+
+    /// The reply, or a phrase, is being heard: is the caller interrupting?
+    fn on_frame_while_speaking(&mut self, now: Instant) {
+        let voiced_ms = self.gate.voiced_ms();
+        if voiced_ms >= self.config.barge_in_ms {
+            self.barge_in(now);
+        } else if voiced_ms >= self.config.duck_after_ms {
+            if !std::mem::replace(&mut self.ducked, true) {
+                self.actions.push_back(Action::Duck);
+            }
+        } else if self.ducked && self.gate.silent_ms() >= 100 {
+            self.ducked = false;
+            self.actions.push_back(Action::Unduck);
+        }
+    }
+
+    fn barge_in(&mut self, now: Instant) {
+        let unanswered = self
+            .utterance
+            .filter(|_| self.attempt.is_some_and(|a| !a.clause || !a.committed));
+        self.stop_speaking();
+        self.drop_attempt();
+        let first_frame = self.onset_frame();
+        let voiced_frames = self.gate.voiced_ms() / 20;
+        // Only a filler was heard so far: what was said before still wants its answer.
+        self.utterance = Some(match unanswered {
+            Some(u) => Utterance {
+                last_voiced_at: now,
+                voiced_frames: u.voiced_frames + voiced_frames,
+                ..u
+            },
+            None => Utterance {
+                first_frame,
+                started_at: now,
+                last_voiced_at: now,
+                voiced_frames,
+            },
+        });
+    }
+
+    /// Stops what is playing; the attempt whose reply it was ends with it.
+    fn stop_speaking(&mut self) {
+        if !self.playing && !self.said {
+            return;
+        }
+        let heard = self.attempt.take_if(|a| a.committed && a.clause).map(|a| a.id);
+        if heard.is_some() {
+            self.turns += 1;
+            self.failed_turns = 0;
+            self.asked_still_there = 0;
+        }
+        self.playing = false;
+        self.said = false;
+        self.ducked = false;
+        // A phrase that was asked for in this very step is not to be played after the stop.
+        self.actions.retain(|a| !matches!(a, Action::Say(_)));
+        self.actions.push_back(Action::Stop { id: heard });
+        self.actions.push_back(Action::Unduck);
+    }
+
+    fn onset_frame(&self) -> u64 {
+        self.frame
+            .saturating_sub(u64::from(self.gate.voiced_ms() / 20) + PREROLL_FRAMES)
+    }
+
+    fn on_frame_while_listening(&mut self, voiced: bool, now: Instant) {
+        let onset = self.gate.voiced_ms() >= self.config.onset_ms;
+        let Some(utterance) = &mut self.utterance else {
+            if onset {
+                let voiced_frames = self.gate.voiced_ms() / 20;
+                let first_frame = self.onset_frame();
+                self.utterance = Some(Utterance {
+                    first_frame,
+                    started_at: now,
+                    last_voiced_at: now,
+                    voiced_frames,
+                });
+                self.keys_at = self.keys_at.map(|_| now);
+            }
+            return;
+        };
+        if voiced {
+            utterance.voiced_frames += 1;
+            // One click does not hold the floor; an onset does.
+            if onset || self.attempt.is_none() {
+                utterance.last_voiced_at = now;
+            }
+        }
+        let utterance = *utterance;
+        if voiced && onset {
+            self.drop_attempt();
+        }
+        let too_long = now >= utterance.started_at + ms(self.config.max_utterance_ms);
+        if self.attempt.is_none() && (self.gate.silent_ms() >= self.config.pause_ms || too_long) {
+            self.start_attempt(utterance);
+        }
+        if too_long {
+            self.commit(now);
+        }
+    }
+
+    fn start_attempt(&mut self, utterance: Utterance) {
+        let id = self.new_attempt_id();
+        let (from, to) = (utterance.first_frame, self.frame);
+        let voiced_frames = utterance.voiced_frames;
+        self.attempt = Some(Attempt {
+            id,
+            stage: Stage::Transcribing,
+            speech_end: utterance.last_voiced_at,
+            quiet_since: utterance.last_voiced_at,
+            from,
+            to,
+            voiced_frames,
+            thinking: false,
+            committed: false,
+            clause: false,
+            reply_done: false,
+            retries: 0,
+            fillers: 0,
+        });
+        self.actions.push_back(Action::Transcribe {
+            id,
+            from,
+            to,
+            voiced_frames,
+        });
+    }
+
+    fn new_attempt_id(&mut self) -> AttemptId {
+        let id = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        id
+    }
+
+    fn drop_attempt(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.actions.push_back(Action::Drop { id: attempt.id });
+        }
+    }
+
+    /// When the attempt may be committed, as far as is known now.
+    fn commit_at(&self, attempt: &Attempt) -> Option<Instant> {
+        if attempt.committed {
+            return None;
+        }
+        let hangover_ms = match attempt.stage {
+            Stage::Transcribing => return None,
+            Stage::Heard(Hearing::Speech(Completeness::Short) | Hearing::Farewell) => {
+                self.config.hangover_short_ms
+            }
+            Stage::Heard(Hearing::Speech(Completeness::Finished)) => self.config.hangover_finished_ms,
+            Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
+            Stage::Heard(
+                Hearing::Speech(Completeness::Unknown)
+                | Hearing::Unclear
+                | Hearing::Nothing
+                | Hearing::Failed,
+            ) => self.config.hangover_unknown_ms,
+        };
+        Some(attempt.speech_end + ms(hangover_ms))
+    }
+
+    fn check_commit(&mut self, now: Instant) {
+        if self
+            .attempt
+            .and_then(|a| self.commit_at(&a))
+            .is_some_and(|at| now >= at)
+        {
+            self.commit(now);
+        }
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if attempt.committed {
+            return;
+        }
+        let id = attempt.id;
+        match attempt.stage {
+            // The longest utterance was cut here; its answer follows its transcript.
+            Stage::Transcribing | Stage::Heard(Hearing::Speech(_) | Hearing::Failed) => {
+                attempt.committed = true;
+                let think = !attempt.thinking && attempt.stage != Stage::Transcribing;
+                attempt.thinking |= think;
+                self.actions.push_back(Action::Commit { id });
+                if think {
+                    self.actions.push_back(Action::Think {
+                        id,
+                        speculative: false,
+                    });
+                }
+            }
+            Stage::Heard(Hearing::Farewell) => {
+                self.actions.push_back(Action::Commit { id });
+                self.actions.push_back(Action::TurnDone { id });
+                self.attempt = None;
+                self.utterance = None;
+                self.turns += 1;
+                self.end(Phrase::Goodbye, EndCause::Farewell, now);
+            }
+            Stage::Heard(Hearing::Unclear) => {
+                self.drop_attempt();
+                self.utterance = None;
+                self.fail_turn(Phrase::Unclear, now);
+            }
+            Stage::Heard(Hearing::Nothing) => {
+                self.drop_attempt();
+                self.utterance = None;
+                // Noise neither answers nor postpones "are you still there?".
+                self.idle_since = self.idle_since.or(Some(now));
+            }
+        }
+    }
+
+    /// Something was said and could not be served: a phrase says so, or ends the call when it happens too often.
+    fn fail_turn(&mut self, phrase: Phrase, now: Instant) {
+        self.failed_turns += 1;
+        if self.failed_turns >= self.config.max_failed_turns {
+            self.end(Phrase::Trouble, EndCause::Trouble, now);
+        } else {
+            self.say(phrase);
+        }
+    }
+
+    fn give_up(&mut self, now: Instant) {
+        self.drop_attempt();
+        self.utterance = None;
+        self.fail_turn(Phrase::CannotAnswer, now);
+    }
+
+    fn check_dead_air(&mut self, now: Instant) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if self.playing || self.said || (attempt.committed && attempt.clause && attempt.reply_done) {
+            return;
+        }
+        if now < attempt.quiet_since + ms(self.config.filler_after_ms) {
+            return;
+        }
+        if attempt.fillers >= self.config.max_fillers {
+            self.give_up(now);
+        } else {
+            attempt.fillers += 1;
+            self.say(Phrase::OneMoment);
+        }
+    }
+
+    fn check_idle(&mut self, now: Instant) {
+        if self.playing
+            || self.said
+            || self.utterance.is_some()
+            || self.attempt.is_some()
+            || self.keys_at.is_some()
+        {
+            return;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if let Some(&(at, left_s)) = self.warnings.first()
+            && now >= at
+        {
+            self.warnings.remove(0);
+            self.say(Phrase::TimeboxWarning { left_s });
+            return;
+        }
+        if now < since + ms(self.config.still_there_after_ms) {
+            return;
+        }
+        if self.asked_still_there >= self.config.still_there_times {
+            self.end(Phrase::GoodbyeSilence, EndCause::Silence, now);
+        } else {
+            self.asked_still_there += 1;
+            self.say(Phrase::StillThere);
+        }
+    }
+
+    fn on_reply_played(&mut self, now: Instant) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        self.utterance = None;
+        self.turns += 1;
+        self.failed_turns = 0;
+        self.asked_still_there = 0;
+        self.actions.push_back(Action::TurnDone { id: attempt.id });
+        if self.turns >= self.config.max_turns {
+            self.end(Phrase::MaxTurns, EndCause::MaxTurns, now);
+        } else {
+            self.idle_since = Some(now);
+        }
+    }
+
+    fn take_keys(&mut self, now: Instant) {
+        let typed_at = self.keys_at.take().unwrap_or(now);
+        let digits = std::mem::take(&mut self.keys);
+        if digits.is_empty() {
+            return;
+        }
+        let id = self.new_attempt_id();
+        self.drop_attempt();
+        self.utterance = None;
+        self.attempt = Some(Attempt {
+            id,
+            stage: Stage::Heard(Hearing::Speech(Completeness::Finished)),
+            speech_end: typed_at,
+            quiet_since: typed_at,
+            from: self.frame,
+            to: self.frame,
+            voiced_frames: 0,
+            thinking: true,
+            committed: true,
+            clause: false,
+            reply_done: false,
+            retries: 0,
+            fillers: 0,
+        });
+        self.actions.push_back(Action::Keyed { id, digits });
+        self.actions.push_back(Action::Commit { id });
+        self.actions.push_back(Action::Think {
+            id,
+            speculative: false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
