@@ -1,0 +1,132 @@
+//! Why the store refused, one variant per decision of the caller.
+
+use std::{io, path::PathBuf};
+
+use crate::{SessionId, State};
+
+/// Why a store operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The data directory or its files cannot be made or opened: say so at start and stop.
+    #[error("cannot use {}: {source}; check that it exists and that this user may write there", path.display())]
+    Directory {
+        /// What could not be used.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another attendant has this directory open: stop that one or use another directory.
+    #[error("{} is in use by another running attendant; stop it first, or give this one its own data directory",
+        path.display())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The database was written by a newer program: never touch it.
+    #[error(
+        "{} was written by a newer attendant (schema {found}, this program knows {supported}); \
+         install that version again, or restore a backup made before the update",
+        path.display()
+    )]
+    TooNew {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// Newest schema version of this program.
+        supported: u32,
+    },
+    /// The file is a database, but of another program.
+    #[error("{} is a database of another program; move it away or choose another data directory", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no database yet, and it was to be read only.
+    #[error("{} holds no database yet; it is made when the attendant first runs", path.display())]
+    Missing {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The handle came from `open_read_only`: a bug of the caller.
+    #[error("the record was opened for reading only")]
+    ReadOnly,
+    /// A migration failed and was rolled back: the database is as before.
+    #[error("migration {name} failed and was undone: {source}")]
+    Migration {
+        /// The migration's file name.
+        name: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The file is damaged: restore a backup.
+    #[error("the database is damaged ({0}); restore a backup")]
+    Damaged(String),
+    /// The disk is full: nothing was written; the call goes on without its record and an alarm is due.
+    #[error("the disk is full; nothing was written")]
+    DiskFull,
+    /// No such session (answer 404).
+    #[error("there is no session {0}")]
+    NotFound(SessionId),
+    /// Somebody else changed the session first: read it again and decide anew (answer 409).
+    #[error("session {session} has version {found}, not {expected}: it was changed meanwhile")]
+    Conflict {
+        /// The session.
+        session: SessionId,
+        /// Version the caller knew.
+        expected: u64,
+        /// Version in the database.
+        found: u64,
+    },
+    /// The session has ended; terminal states are final (answer 409).
+    #[error("session {session} has ended ({state}); a terminal state is final")]
+    Final {
+        /// The session.
+        session: SessionId,
+        /// Its terminal state.
+        state: State,
+    },
+    /// There is no such transition: a bug of the caller.
+    #[error("session {session} cannot go from {from} to {to}")]
+    Illegal {
+        /// The session.
+        session: SessionId,
+        /// Its state.
+        from: State,
+        /// The state asked for.
+        to: State,
+    },
+    /// Turns are taken only in progress: a bug of the caller.
+    #[error("session {session} is {state}; turns are recorded only in progress")]
+    NotInProgress {
+        /// The session.
+        session: SessionId,
+        /// Its state.
+        state: State,
+    },
+    /// A terminal state other than `completed` needs a reason: a bug of the caller.
+    #[error("session {session} cannot end as {state} without a reason")]
+    NoReason {
+        /// The session.
+        session: SessionId,
+        /// The state asked for.
+        state: State,
+    },
+    /// Anything else SQLite reports: log it; the transaction was rolled back.
+    #[error("database: {0}")]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::DiskFull,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Damaged(error.to_string())
+            }
+            Some(_) | None => StoreError::Sqlite(error),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What happens in a session beside its turns.
+
+use serde::{Deserialize, Serialize};
+
+/// Kind of a session event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// An engine crashed or missed its deadline.
+    EngineDown,
+    /// The caller heard an apology for it.
+    Apology,
+    /// The caller pressed a key. Its detail says how many, never which.
+    Dtmf,
+    /// The far end put us on hold.
+    Hold,
+    /// … and took us back.
+    Resume,
+    /// The caller interrupted a reply.
+    BargeIn,
+    /// The caller was not understood and asked to repeat.
+    Unclear,
+    /// "Are you still there?" was asked.
+    StillThere,
+    /// The timebox warning was spoken.
+    TimeboxWarning,
+    /// Codec or address of the media changed.
+    MediaChanged,
+    /// No media arrived for some time.
+    MediaLost,
+}
+
+impl EventKind {
+    /// As stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventKind::EngineDown => "engine_down",
+            EventKind::Apology => "apology",
+            EventKind::Dtmf => "dtmf",
+            EventKind::Hold => "hold",
+            EventKind::Resume => "resume",
+            EventKind::BargeIn => "barge_in",
+            EventKind::Unclear => "unclear",
+            EventKind::StillThere => "still_there",
+            EventKind::TimeboxWarning => "timebox_warning",
+            EventKind::MediaChanged => "media_changed",
+            EventKind::MediaLost => "media_lost",
+        }
+    }
+}
+
+/// An event as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// When [Unix ms].
+    pub at_ms: i64,
+    /// Its kind, as [`EventKind::as_str`] writes it; text, so that an older program can show a newer one's.
+    pub kind: String,
+    /// Details for people; no digits, no transcript.
+    pub detail: Option<String>,
+}
