@@ -1,0 +1,66 @@
+# Attendant. `make` alone lists what can be made.
+#
+#   PROFILE=small|standard   which models (default: chosen from this machine's cores and memory)
+#   ONCE=1                   make run: end after the first call
+#   CARGO_TARGET_DIR         where to build (default: target/)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PROFILE ?=
+ONCE ?=
+
+ENV := . scripts/env.sh
+profile_args = $(if $(PROFILE),--profile $(PROFILE))
+
+.PHONY: help
+help:
+	echo 'make run         build, fetch models, start the attendant and place a first call to it  (cold 15-25 min, warm 1 min)'
+	echo 'make run ONCE=1  the same, ending after that call'
+	echo 'make test        all checks and tests, with the small models                       (cold 20-30 min, warm 3-5 min)'
+	echo 'make build       the programs only, in target/release                                  (cold 12-18 min, warm 5 s)'
+	echo 'make models      fetch the models only                                               (about 3 min, once, 1 GB)'
+	echo 'make install     the programs and the systemd units onto this machine (root)'
+	echo 'make clean-cache remove models and compiler cache from this account'
+	echo
+	echo 'Times are for 2 cores. Variables: PROFILE=small|standard, CARGO_TARGET_DIR=DIR'
+
+.PHONY: setup
+setup:
+	scripts/setup.sh build
+
+.PHONY: build
+build: setup
+	$(ENV)
+	scripts/expect.sh build
+	cargo build --release --locked --workspace --bins
+
+.PHONY: models
+models: build
+	$(ENV)
+	"$$ATTENDANT_BIN_DIR/attendant" models fetch $(profile_args)
+
+.PHONY: run
+run: models
+	$(ENV)
+	exec "$$ATTENDANT_BIN_DIR/attendant" demo $(profile_args) $(if $(ONCE),--once)
+
+.PHONY: test
+test:
+	scripts/setup.sh test
+	$(ENV)
+	exec scripts/test.sh
+
+.PHONY: install
+install: build
+	$(ENV)
+	exec scripts/install.sh
+
+.PHONY: clean-cache
+clean-cache:
+	$(ENV)
+	scripts/clean-cache.sh

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Says before a long step how long it will take. Figures are for two cores; they are measured, see the README.
+#   scripts/expect.sh build|test
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+# Cold: nothing compiled. Cached: the C++ is in the compiler cache. Warm: all is built.
+if [ -x "$ATTENDANT_BIN_DIR/attendant" ] && [ -x "$ATTENDANT_BIN_DIR/attendant-llm" ]; then
+    state=warm
+elif [ -n "${CCACHE_DIR:-}" ] && [ -d "$CCACHE_DIR" ] && [ "$(du -sm "$CCACHE_DIR" 2>/dev/null | cut -f1)" -ge 20 ]; then
+    state=cached
+else
+    state=cold
+fi
+
+case ${1:-build}-$state in
+    build-warm) ;;
+    build-cached) echo "build: 5 to 8 minutes on two cores (the C++ comes out of the cache)" ;;
+    build-cold) echo "build: 12 to 18 minutes on two cores, most of it C++ that the next clone takes from a cache" ;;
+    test-warm) echo "test: 3 to 5 minutes on two cores" ;;
+    test-cached) echo "test: 10 to 15 minutes on two cores: the build, then the tests" ;;
+    test-cold) echo "test: 20 to 30 minutes on two cores: the build, the models (1 GB), then the tests" ;;
+    *) echo "expect.sh: say build or test" >&2; exit 2 ;;
+esac
