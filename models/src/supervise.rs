@@ -30,6 +30,7 @@ mod process;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -478,18 +479,19 @@ async fn live(
     };
     drop(watcher);
     *locked(&worker.link) = None;
-    if matches!(verdict, Verdict::Stop) {
-        link.set_frozen(false);
-        link.send(&Request::Shutdown);
-        drop(tokio::time::timeout(FAREWELL, &mut exit).await);
-    }
-    link.process.kill();
     let status = match &verdict {
         Verdict::Ended(status) => *status,
-        _ => tokio::time::timeout(FAREWELL, &mut exit)
-            .await
-            .ok()
-            .and_then(Result::ok),
+        Verdict::Hung(_) => {
+            link.process.kill();
+            ended_within(FAREWELL, exit).await
+        }
+        Verdict::Stop => {
+            link.set_frozen(false);
+            link.send(&Request::Shutdown);
+            let status = ended_within(FAREWELL, exit).await;
+            link.process.kill();
+            status
+        }
     };
     // What it still said before it died counts.
     drop(tokio::time::timeout(DRAIN, reader).await);
@@ -503,14 +505,18 @@ async fn live(
     exit
 }
 
+async fn ended_within(bound: Duration, exit: oneshot::Receiver<ExitStatus>) -> Option<ExitStatus> {
+    tokio::time::timeout(bound, exit).await.ok()?.ok()
+}
+
 /// Why one generation must end.
 enum Verdict {
-    Ended(Option<std::process::ExitStatus>),
+    Ended(Option<ExitStatus>),
     Hung(String),
     Stop,
 }
 
-fn explain(verdict: Verdict, status: Option<std::process::ExitStatus>, last_line: String) -> Exit {
+fn explain(verdict: Verdict, status: Option<ExitStatus>, last_line: String) -> Exit {
     use std::os::unix::process::ExitStatusExt;
     let code = status.and_then(|s| s.code());
     match verdict {
