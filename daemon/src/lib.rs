@@ -1,1 +1,21 @@
-//! Placeholder replaced below.
+//! Attendant: an offline telephone attendant. This crate is the daemon and its command line.
+//!
+//! - [`serve`]: the daemon; its module header draws the start and lists every thread.
+//! - [`call`]: one actor per call.
+//! - [`caller`], [`bench`]: the other end of the line, to try and to measure.
+//! - [`doctor`], [`demo`]: for the technician and the newcomer.
+
+pub mod admin;
+pub mod bench;
+pub mod call;
+pub mod caller;
+pub mod child;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod doctor;
+pub mod logging;
+pub mod notify;
+pub mod phrases;
+pub mod serve;

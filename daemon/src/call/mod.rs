@@ -1,0 +1,533 @@
+//! A call: one actor from answer to clear.
+//!
+//! ```text
+//!                 ┌──────────────── Call (one task) ─────────────────┐
+//!  rt-audio ring ─┤ ears ─> TurnMachine ─> actions ─> engines' tasks ├─> events ─┐
+//!  SIP dialog   ──┤            ^                                     │           │
+//!                 │            └──────────────── <───────────────────┼───────────┘
+//!  rt-audio ring <┤ mouth <─ clips (phrases, clauses)                │
+//!                 │ recorder ─> store (in order, off this task)      │
+//!                 └──────────────────────────────────────────────────┘
+//! ```
+//!
+//! The actor owns everything of the call; it ticks every 10 ms, so that no frame waits longer. Engines work in tasks of
+//! their own, which report by a bounded channel and are cancelled by being dropped.
+
+mod ears;
+mod mouth;
+mod recorder;
+pub mod reply;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use attendant_dialog::{History, heard};
+use attendant_models::client::{Engines, Priority, TranscribeRequest};
+use attendant_models::protocol::{ChatMessage, Role};
+use attendant_rt::Leg;
+use attendant_sip::{DialogEvent, Established};
+use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Source, Store, TurnLatencies};
+use attendant_turn::{
+    Action, AttemptId, Completeness, EndCause, FrameVoice, Hearing, Phrase, ReplyProgress, TurnMachine,
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{config::Config, phrases::PhraseBook};
+use ears::Ears;
+use mouth::{Clip, Mouth};
+use recorder::Recorder;
+use reply::{ClauseTimes, Event};
+
+/// How often the actor looks at its rings.
+const TICK: Duration = Duration::from_millis(10);
+/// Engine events that may wait for the actor.
+const EVENTS: usize = 64;
+/// Longest a transcript may take.
+const STT_DEADLINE: Duration = Duration::from_secs(8);
+/// No RTP for this long outside hold: the other end is gone [ms].
+const MEDIA_TIMEOUT_MS: u64 = 30_000;
+/// Room for the conversation in a prompt [characters]: about 700 tokens, which a sequence holds beside the prefix.
+const HISTORY_CHARS: usize = 2_800;
+/// A finished answer of at most so many words is a short one: "yes, please".
+const SHORT_WORDS: usize = 3;
+/// Gain of a ducked reply [‰]: about −10 dB.
+const DUCKED: u32 = 300;
+
+/// What all calls share.
+#[derive(Clone)]
+pub struct House {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// Engines.
+    pub engines: Engines,
+    /// Record.
+    pub store: Store,
+    /// Stock phrases.
+    pub phrases: Arc<PhraseBook>,
+    /// SHA-256 of the system prompt in force.
+    pub prompt_sha256: Arc<str>,
+    /// Calls in progress.
+    pub active: Arc<AtomicUsize>,
+}
+
+/// One try at a turn, as the call sees it.
+#[derive(Debug, Default)]
+struct Attempt {
+    text: String,
+    hearing: Option<Hearing>,
+    committed: bool,
+    /// Clauses made before the commit.
+    buffered: Vec<Clip>,
+    reply: String,
+    task: Option<JoinHandle<()>>,
+    thought: bool,
+    /// End of the caller's speech, as far as this attempt saw it.
+    asked_at: Option<Instant>,
+    silence_ms: u32,
+    utterance_ms: u32,
+    committed_at: Option<Instant>,
+    first_audio_at: Option<Instant>,
+    stt_ms: Option<u32>,
+    llm_total_ms: Option<u32>,
+    first: Option<ClauseTimes>,
+}
+
+impl Attempt {
+    fn cancel(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
+    /// End of the caller's speech.
+    fn speech_end(&self) -> Option<Instant> {
+        self.asked_at.map(|at| at - Duration::from_millis(u64::from(self.silence_ms)))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Counts the call as active as long as it lives.
+struct Active(Arc<AtomicUsize>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One call in progress.
+pub struct Call {
+    /// Number of the call within this run of the daemon; names its sequence in the engines.
+    id: u64,
+    house: House,
+    machine: TurnMachine,
+    leg: Leg,
+    ears: Ears,
+    mouth: Mouth,
+    attempts: HashMap<AttemptId, Attempt>,
+    history: History,
+    events: mpsc::Receiver<Event>,
+    events_in: mpsc::Sender<Event>,
+    recorder: Recorder,
+    held: bool,
+    outcome: Option<(Outcome, &'static str)>,
+    /// The caller's voice that interrupted began here.
+    _active: Active,
+}
+
+impl Call {
+    /// A call just answered on `leg`, recorded as `session`.
+    #[must_use]
+    pub fn new(id: u64, house: House, leg: Leg, session: SessionKey) -> Self {
+        let (events_in, events) = mpsc::channel(EVENTS);
+        house.active.fetch_add(1, Ordering::Relaxed);
+        Self {
+            id,
+            machine: TurnMachine::new(house.config.turn.clone(), Instant::now()),
+            leg,
+            ears: Ears::default(),
+            mouth: Mouth::default(),
+            attempts: HashMap::new(),
+            history: History::new(HISTORY_CHARS),
+            events,
+            events_in,
+            recorder: Recorder::new(house.store.clone(), session),
+            held: false,
+            outcome: None,
+            _active: Active(house.active.clone()),
+            house,
+        }
+    }
+
+    /// Runs the call to its end; `drain` asks it to end politely.
+    pub async fn run(mut self, mut dialog: Established, mut drain: tokio::sync::watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while self.outcome.is_none() {
+            tokio::select! {
+                _ = tick.tick() => self.on_tick(),
+                Some(event) = self.events.recv() => self.on_engine(event),
+                event = dialog.events.recv() => self.on_dialog(event),
+                Ok(()) = drain.changed() => {
+                    if *drain.borrow() {
+                        self.outcome = Some((Outcome::Terminated, "the appliance is shutting down"));
+                    }
+                }
+            }
+            self.act();
+        }
+        let (outcome, reason) = self.outcome.unwrap_or((Outcome::Completed, "ended"));
+        if let Err(error) = dialog.handle.bye().await {
+            tracing::debug!(call = self.id, %error, "the other end had cleared already");
+        }
+        self.house.engines.release(self.id);
+        self.close_open_turn();
+        let stats = self.leg.control.stats();
+        self.recorder.finish(outcome, reason).await;
+        tracing::info!(
+            call = self.id,
+            outcome = ?outcome,
+            reason,
+            turns = self.machine.turns(),
+            rx_packets = stats.rx_packets,
+            rx_lost = stats.rx_lost,
+            underruns = stats.underruns,
+            "call ended"
+        );
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        while let Ok(rx) = self.leg.rx.pop() {
+            self.ears.push(&rx.frame);
+            let voice = FrameVoice { speech_prob: rx.speech_prob, level_dbov: rx.level_dbov };
+            self.machine.handle_frame(voice, now);
+            if let Some(digit) = rx.digit {
+                self.recorder.event(EventKind::Dtmf, None);
+                self.machine.handle_digit(digit, now);
+            }
+            // Before the next frame: a stop or a transcription belongs to this one.
+            self.act();
+        }
+        let played = self.leg.control.played();
+        self.mouth.pump(&mut self.leg.tx, played);
+        self.note_first_audio(now);
+        self.machine.handle_playout(self.mouth.playing(played), now);
+        self.machine.handle_timeout(now);
+        let age = u64::from(self.leg.control.stats().last_rx_age_ms);
+        if !self.held && age > MEDIA_TIMEOUT_MS {
+            self.outcome = Some((Outcome::Terminated, "no audio from the other end for 30 s"));
+        }
+    }
+
+    fn note_first_audio(&mut self, now: Instant) {
+        let played = self.leg.control.played();
+        for (id, attempt) in &mut self.attempts {
+            if attempt.committed && attempt.first_audio_at.is_none() && self.mouth.has_begun(*id, played) {
+                attempt.first_audio_at = Some(now);
+            }
+        }
+    }
+
+    fn on_dialog(&mut self, event: Option<DialogEvent>) {
+        match event {
+            Some(DialogEvent::Media(media)) => {
+                self.leg.control.set_remote(media.remote, media.codec, media.event_pt);
+                self.recorder.event(EventKind::MediaChanged, None);
+            }
+            Some(DialogEvent::Hold(held)) => {
+                self.held = held;
+                self.leg.control.hold(held);
+                self.recorder.event(if held { EventKind::Hold } else { EventKind::Resume }, None);
+            }
+            Some(DialogEvent::InfoDigit(digit)) => self.machine.handle_digit(digit, Instant::now()),
+            Some(DialogEvent::Bye) | None => self.outcome = Some((Outcome::Completed, "caller hung up")),
+            Some(DialogEvent::Failed(_)) => {
+                self.outcome = Some((Outcome::Terminated, "the connection to the other end was lost"));
+            }
+        }
+    }
+
+    fn on_engine(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Transcript { id, text, hearing, stt_ms } => {
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.text = text;
+                    attempt.hearing = Some(hearing);
+                    attempt.stt_ms = Some(stt_ms);
+                }
+                self.machine.handle_transcript(id, hearing, now);
+            }
+            Event::Clause { id, text, pcm, times } => {
+                let Some(attempt) = self.attempts.get_mut(&id) else { return };
+                attempt.first.get_or_insert(times);
+                if !attempt.reply.is_empty() {
+                    attempt.reply.push(' ');
+                }
+                attempt.reply.push_str(&text);
+                let clip = Clip { attempt: Some(id), text, pcm };
+                if attempt.committed {
+                    self.mouth.say(clip);
+                } else {
+                    attempt.buffered.push(clip);
+                }
+                self.machine.handle_reply(id, ReplyProgress::Clause, now);
+            }
+            Event::ReplyDone { id, stats } => {
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.llm_total_ms = Some(stats.compute_ms);
+                }
+                self.machine.handle_reply(id, ReplyProgress::Done, now);
+            }
+            Event::ReplyFailed { id, error } => {
+                tracing::warn!(call = self.id, %error, "a reply broke off");
+                self.recorder.event(EventKind::EngineDown, Some(&error.to_string()));
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.reply.clear();
+                    attempt.buffered.clear();
+                }
+                self.machine.handle_reply(id, ReplyProgress::Failed, now);
+            }
+        }
+    }
+
+    /// Carries out what the turn machine decided.
+    fn act(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Transcribe { id, from, to, voiced_frames } => self.transcribe(id, from, to, voiced_frames),
+                Action::Keyed { id, digits } => {
+                    let text = format!("(typed on the keypad: {digits})");
+                    let attempt = Attempt { text, asked_at: Some(Instant::now()), ..Attempt::default() };
+                    self.attempts.insert(id, attempt);
+                }
+                Action::Think { id, speculative } => self.think(id, speculative),
+                Action::Commit { id } => self.commit(id),
+                Action::Drop { id } => {
+                    self.attempts.remove(&id);
+                }
+                Action::Say(phrase) => self.say(phrase),
+                Action::Duck => self.leg.control.set_gain(DUCKED),
+                Action::Unduck => self.leg.control.set_gain(1000),
+                Action::Stop { id } => self.stop(id),
+                Action::TurnDone { id } => self.end_turn(id, None),
+                Action::HangUp(cause) => self.outcome = Some(outcome(cause)),
+            }
+        }
+    }
+
+    fn transcribe(&mut self, id: AttemptId, from: u64, to: u64, voiced_frames: u32) {
+        let pcm = self.ears.slice(from, to);
+        let audio_ms = (pcm.len() / 16) as u32;
+        let silence_ms = self.house.config.turn.pause_ms;
+        let attempt = self.attempts.entry(id).or_default();
+        attempt.cancel();
+        // A retry transcribes the same speech; its end stays where it was.
+        if attempt.asked_at.is_none() {
+            attempt.asked_at = Some(Instant::now());
+            attempt.silence_ms = silence_ms;
+            attempt.utterance_ms = audio_ms;
+        }
+        let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
+        let last_reply = self.history.last_reply().map(str::to_owned);
+        let request = TranscribeRequest {
+            call: self.id,
+            turn: self.machine.turns() + 1,
+            deadline: STT_DEADLINE,
+            language: Some(self.house.config.language().to_owned()),
+            hint: String::new(),
+            pcm,
+            priority: Priority::Live,
+        };
+        attempt.task = Some(tokio::spawn(async move {
+            let started = Instant::now();
+            let result = engines.transcribe(request).await;
+            let stt_ms = started.elapsed().as_millis() as u32;
+            let (text, hearing) = match result {
+                Ok(transcript) => judge(&transcript, audio_ms, voiced_frames * 20, last_reply.as_deref()),
+                Err(error) => {
+                    tracing::warn!(%error, "a transcription failed");
+                    // The next try should find the engine back.
+                    let _ = engines.ready(STT_DEADLINE).await;
+                    (String::new(), Hearing::Failed)
+                }
+            };
+            let _ = events.send(Event::Transcript { id, text, hearing, stt_ms }).await;
+        }));
+    }
+
+    fn think(&mut self, id: AttemptId, speculative: bool) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.cancel();
+        let messages = self.history.messages_with(&attempt.text).into_iter().map(chat_message).collect();
+        let task = reply::Task {
+            id,
+            call: self.id,
+            turn: self.machine.turns() + 1,
+            messages,
+            speculative,
+            retry: std::mem::replace(&mut attempt.thought, true),
+        };
+        attempt.task = Some(tokio::spawn(reply::run(self.house.engines.clone(), task, self.events_in.clone())));
+    }
+
+    fn commit(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.committed = true;
+        attempt.committed_at = Some(Instant::now());
+        for clip in std::mem::take(&mut attempt.buffered) {
+            self.mouth.say(clip);
+        }
+    }
+
+    fn say(&mut self, phrase: Phrase) {
+        let Some((text, pcm)) = self.house.phrases.get(phrase) else {
+            // The book is complete before the first call; a phrase nobody rendered must not hold the turn.
+            tracing::error!(call = self.id, ?phrase, "phrase not in the book");
+            self.machine.handle_playout(true, Instant::now());
+            return;
+        };
+        if let Some(kind) = event_of(phrase) {
+            self.recorder.event(kind, None);
+        }
+        self.mouth.say(Clip { attempt: None, text, pcm });
+    }
+
+    fn stop(&mut self, id: Option<AttemptId>) {
+        let played = self.leg.control.played();
+        let heard = id.map(|id| self.mouth.heard(id, played));
+        let epoch = self.mouth.stop(played);
+        self.leg.control.flush(epoch);
+        self.recorder.event(EventKind::BargeIn, None);
+        if let Some(id) = id {
+            self.end_turn(id, Some(heard.unwrap_or_default()));
+        }
+    }
+
+    /// Writes the turn down; `heard` is what was heard of an interrupted reply.
+    fn end_turn(&mut self, id: AttemptId, heard: Option<String>) {
+        let Some(mut attempt) = self.attempts.remove(&id) else { return };
+        attempt.cancel();
+        self.mouth.forget(id);
+        let interrupted = heard.is_some();
+        let said = heard.clone().unwrap_or_else(|| attempt.reply.clone());
+        self.history.push_caller(&attempt.text);
+        self.history.push_reply(&said);
+        let speech_end = attempt.speech_end();
+        let since_end = |at: Option<Instant>| {
+            let waited = at?.saturating_duration_since(speech_end?);
+            Some(waited.as_millis() as u32)
+        };
+        let latencies = TurnLatencies {
+            utterance_ms: Some(attempt.utterance_ms),
+            endpoint_ms: since_end(attempt.committed_at),
+            stt_ms: attempt.stt_ms,
+            llm_first_token_ms: attempt.first.map(|t| t.first_token_ms),
+            llm_first_clause_ms: attempt.first.map(|t| t.written_ms),
+            llm_total_ms: attempt.llm_total_ms,
+            tts_first_ms: attempt.first.map(|t| t.tts_ms),
+            response_ms: since_end(attempt.first_audio_at),
+            ..TurnLatencies::default()
+        };
+        self.recorder.turn(NewTurn {
+            at_ms: crate::clock::unix_ms(),
+            caller_text: attempt.text.clone(),
+            reply_text: attempt.reply.clone(),
+            heard_text: heard,
+            source: Some(Source::Realtime),
+            interrupted,
+            prompt_sha256: Some(self.house.prompt_sha256.to_string()),
+            latencies,
+        });
+    }
+
+    /// The call ends while a reply is being spoken or prepared: what was said and heard of it is kept.
+    fn close_open_turn(&mut self) {
+        let played = self.leg.control.played();
+        let open: Vec<AttemptId> =
+            self.attempts.iter().filter(|(_, a)| a.committed && !a.text.is_empty()).map(|(id, _)| *id).collect();
+        for id in open {
+            let heard = self.mouth.heard(id, played);
+            self.end_turn(id, Some(heard));
+        }
+    }
+}
+
+fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
+    let role = match message.role {
+        attendant_dialog::Role::System => Role::System,
+        attendant_dialog::Role::User => Role::User,
+        attendant_dialog::Role::Assistant => Role::Assistant,
+    };
+    ChatMessage { role, content: message.content }
+}
+
+/// Words and their meaning for the turn.
+fn judge(
+    transcript: &attendant_models::client::Transcript,
+    audio_ms: u32,
+    voiced_ms: u32,
+    last_reply: Option<&str>,
+) -> (String, Hearing) {
+    let judged = heard::judge(
+        &transcript.text,
+        transcript.avg_logprob,
+        transcript.no_speech_prob,
+        audio_ms,
+        voiced_ms,
+    );
+    match judged {
+        heard::Heard::Speech(text) if attendant_dialog::ends_call(&text, last_reply) => (text, Hearing::Farewell),
+        heard::Heard::Speech(text) => {
+            let completeness = match attendant_dialog::completeness(&text) {
+                attendant_dialog::Completeness::Finished if text.split_whitespace().count() <= SHORT_WORDS => {
+                    Completeness::Short
+                }
+                attendant_dialog::Completeness::Finished => Completeness::Finished,
+                attendant_dialog::Completeness::Open(_) => Completeness::Open,
+                attendant_dialog::Completeness::Unknown => Completeness::Unknown,
+            };
+            (text, Hearing::Speech(completeness))
+        }
+        heard::Heard::Unclear => (String::new(), Hearing::Unclear),
+        heard::Heard::Nothing => (String::new(), Hearing::Nothing),
+    }
+}
+
+/// Phrases that tell something about the session.
+fn event_of(phrase: Phrase) -> Option<EventKind> {
+    match phrase {
+        Phrase::Apology | Phrase::CannotAnswer | Phrase::Trouble => Some(EventKind::Apology),
+        Phrase::Unclear => Some(EventKind::Unclear),
+        Phrase::StillThere => Some(EventKind::StillThere),
+        Phrase::TimeboxWarning { .. } => Some(EventKind::TimeboxWarning),
+        Phrase::Greeting
+        | Phrase::OneMoment
+        | Phrase::Goodbye
+        | Phrase::GoodbyeSilence
+        | Phrase::MaxTurns
+        | Phrase::TimeboxEnd => None,
+    }
+}
+
+fn outcome(cause: EndCause) -> (Outcome, &'static str) {
+    match cause {
+        EndCause::Farewell => (Outcome::Completed, "goodbye"),
+        EndCause::Silence => (Outcome::Completed, "nobody answered"),
+        EndCause::MaxTurns => (Outcome::Completed, "maximum number of turns"),
+        EndCause::Timebox => (Outcome::Completed, "longest call reached"),
+        EndCause::Trouble => (Outcome::Failed, "too many turns failed"),
+    }
+}

@@ -1,0 +1,85 @@
+//! Recorder: writes a call's turns and events to the store, in order, off the call's task.
+//!
+//! A bounded channel leads to one blocking task per call. When it is full (a stalled disk), the call goes on and the loss
+//! is counted and logged: a caller must not wait for a disk.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+
+use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Store};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::clock;
+
+/// Entries that may wait for the disk: minutes of conversation.
+const QUEUE: usize = 256;
+
+enum Entry {
+    Turn(Box<NewTurn>),
+    Event(EventKind, Option<String>, i64),
+}
+
+/// The pen of one call.
+pub struct Recorder {
+    entries: mpsc::Sender<Entry>,
+    writer: JoinHandle<()>,
+    lost: Arc<AtomicU32>,
+    store: Store,
+    session: SessionKey,
+}
+
+impl Recorder {
+    /// A recorder for a session in progress.
+    pub fn new(store: Store, session: SessionKey) -> Self {
+        let (entries, mut queue) = mpsc::channel(QUEUE);
+        let (writer_store, id) = (store.clone(), session.id);
+        let writer = tokio::task::spawn_blocking(move || {
+            while let Some(entry) = queue.blocking_recv() {
+                let result = match entry {
+                    Entry::Turn(turn) => writer_store.append_turn(id, &turn).map(|_| ()),
+                    Entry::Event(kind, detail, at) => writer_store.record_event(id, kind, detail.as_deref(), at),
+                };
+                if let Err(error) = result {
+                    tracing::error!(%error, "the record could not be written");
+                }
+            }
+        });
+        Self { entries, writer, lost: Arc::default(), store, session }
+    }
+
+    /// Notes an event; `detail` holds no words of the caller.
+    pub fn event(&self, kind: EventKind, detail: Option<&str>) {
+        self.push(Entry::Event(kind, detail.map(str::to_owned), clock::unix_ms()));
+    }
+
+    /// Writes a turn.
+    pub fn turn(&self, turn: NewTurn) {
+        self.push(Entry::Turn(Box::new(turn)));
+    }
+
+    fn push(&self, entry: Entry) {
+        if self.entries.try_send(entry).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for what is queued, then ends the session.
+    pub async fn finish(self, outcome: Outcome, reason: &'static str) {
+        drop(self.entries);
+        if let Err(error) = self.writer.await {
+            tracing::error!(%error, "the recorder failed");
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            tracing::error!(lost, "entries of a call were lost: the disk was too slow");
+        }
+        let (store, session) = (self.store, self.session.id);
+        let ended =
+            tokio::task::spawn_blocking(move || store.finish_session(session, outcome, reason, clock::unix_ms()));
+        match ended.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the session could not be closed"),
+            Err(error) => tracing::error!(%error, "the recorder failed"),
+        }
+    }
+}

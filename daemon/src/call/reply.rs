@@ -1,0 +1,215 @@
+//! The reply pipeline of one attempt: language model → clauses → spoken form → voice.
+//!
+//! ```text
+//!  LLM tokens ──> guard, clause splitter ──clauses (8)──> spoken form ──> TTS ──> Event::Clause
+//! ```
+//!
+//! The two halves run side by side: while a clause is spoken into its buffer, the next one is being written.
+//! Ends in exactly one of [`Event::ReplyDone`] and [`Event::ReplyFailed`]; dropping the task cancels both engines.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use attendant_dialog::{ClauseSplitter, Guard, spoken};
+use attendant_models::{
+    client::{EngineError, Engines, GenerateRequest, LlmEvent, Priority, SpeakRequest},
+    protocol::{ChatMessage, Stats},
+};
+use attendant_turn::{AttemptId, Hearing};
+use tokio::sync::mpsc;
+
+/// Longest a reply may take as a whole.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Longest one clause may take to be spoken.
+const CLAUSE_DEADLINE: Duration = Duration::from_secs(6);
+/// Longest wait for an engine that is being restarted.
+const ENGINE_RETURN: Duration = Duration::from_secs(10);
+/// Most tokens of one reply: about three sentences.
+const MAX_TOKENS: u32 = 110;
+/// Clauses written ahead of the voice.
+const CLAUSES_AHEAD: usize = 8;
+
+/// What engine tasks tell the call.
+#[derive(Debug)]
+pub enum Event {
+    /// A transcript, judged.
+    Transcript {
+        /// Attempt.
+        id: AttemptId,
+        /// The words; empty unless speech.
+        text: String,
+        /// What they amount to.
+        hearing: Hearing,
+        /// The engine took [ms].
+        stt_ms: u32,
+    },
+    /// A clause is ready to be played.
+    Clause {
+        /// Attempt.
+        id: AttemptId,
+        /// As written.
+        text: String,
+        /// 16 kHz mono.
+        pcm: Arc<Vec<i16>>,
+        /// Times since the pipeline began [ms]: first token, first clause written, this clause spoken.
+        times: ClauseTimes,
+    },
+    /// No more clauses.
+    ReplyDone {
+        /// Attempt.
+        id: AttemptId,
+        /// What the model took.
+        stats: Stats,
+    },
+    /// The pipeline broke.
+    ReplyFailed {
+        /// Attempt.
+        id: AttemptId,
+        /// Why; holds no caller data.
+        error: EngineError,
+    },
+}
+
+/// When things were ready, since the pipeline began.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClauseTimes {
+    /// First token [ms].
+    pub first_token_ms: u32,
+    /// This clause was written [ms].
+    pub written_ms: u32,
+    /// The voice took [ms].
+    pub tts_ms: u32,
+}
+
+/// What to answer.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Attempt.
+    pub id: AttemptId,
+    /// Call, as the engines know it.
+    pub call: u64,
+    /// Turn, for logs.
+    pub turn: u32,
+    /// History and what the caller said.
+    pub messages: Vec<ChatMessage>,
+    /// The caller's turn may not have ended yet.
+    pub speculative: bool,
+    /// Try again after a failure: wait for the engines first.
+    pub retry: bool,
+}
+
+struct Written {
+    text: String,
+    first_token_ms: u32,
+    written_ms: u32,
+}
+
+/// Runs the pipeline and reports to `events`.
+pub async fn run(engines: Engines, task: Task, events: mpsc::Sender<Event>) {
+    let id = task.id;
+    if task.retry {
+        // A failure here shows in the first request; no need to tell it twice.
+        let _ = engines.ready(ENGINE_RETURN).await;
+    }
+    let started = Instant::now();
+    let (clauses, written) = mpsc::channel(CLAUSES_AHEAD);
+    let result = tokio::try_join!(
+        write(&engines, &task, started, clauses),
+        speak(&engines, &task, written, &events),
+    );
+    let event = match result {
+        Ok((stats, ())) => Event::ReplyDone { id, stats },
+        Err(error) => Event::ReplyFailed { id, error },
+    };
+    // The call has ended when nobody listens.
+    let _ = events.send(event).await;
+}
+
+async fn write(
+    engines: &Engines,
+    task: &Task,
+    started: Instant,
+    clauses: mpsc::Sender<Written>,
+) -> Result<Stats, EngineError> {
+    let mut generation = engines.generate(GenerateRequest {
+        call: task.call,
+        turn: task.turn,
+        deadline: DEADLINE,
+        messages: task.messages.clone(),
+        max_tokens: MAX_TOKENS,
+        temperature: 0.0,
+        seed: 1,
+        stop: vec![],
+        grammar: None,
+        priority: priority(task),
+    });
+    let elapsed = || started.elapsed().as_millis() as u32;
+    let mut first_token_ms = None;
+    let mut splitter = ClauseSplitter::default();
+    let mut guard = Guard::default();
+    let mut stats = Stats::default();
+    while let Some(event) = generation.next().await {
+        match event? {
+            LlmEvent::Token(piece) => {
+                first_token_ms.get_or_insert_with(elapsed);
+                let Some(piece) = guard.push(&piece) else { break };
+                for text in splitter.push(&piece) {
+                    let written =
+                        Written { text, first_token_ms: first_token_ms.unwrap_or(0), written_ms: elapsed() };
+                    if clauses.send(written).await.is_err() {
+                        return Ok(stats); // The voice failed and tells why.
+                    }
+                }
+            }
+            LlmEvent::Done(done) => stats = done,
+        }
+    }
+    if let Some(text) = splitter.finish() {
+        let written = Written { text, first_token_ms: first_token_ms.unwrap_or(0), written_ms: elapsed() };
+        let _ = clauses.send(written).await;
+    }
+    Ok(stats)
+}
+
+async fn speak(
+    engines: &Engines,
+    task: &Task,
+    mut written: mpsc::Receiver<Written>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), EngineError> {
+    let mut first = true;
+    while let Some(clause) = written.recv().await {
+        let started = Instant::now();
+        let text = spoken(&clause.text);
+        if text.trim().is_empty() {
+            continue;
+        }
+        let speech = engines
+            .speak(SpeakRequest {
+                call: task.call,
+                turn: task.turn,
+                deadline: CLAUSE_DEADLINE,
+                text,
+                speed: 1.0,
+                priority: if first { priority(task) } else { Priority::Background },
+            })
+            .await?;
+        first = false;
+        let times = ClauseTimes {
+            first_token_ms: clause.first_token_ms,
+            written_ms: clause.written_ms,
+            tts_ms: started.elapsed().as_millis() as u32,
+        };
+        let event = Event::Clause { id: task.id, text: clause.text, pcm: Arc::new(speech.pcm), times };
+        if events.send(event).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn priority(task: &Task) -> Priority {
+    if task.speculative { Priority::Speculative } else { Priority::Live }
+}

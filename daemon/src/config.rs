@@ -1,0 +1,346 @@
+//! Configuration: one TOML file, every key checked at start, unknown keys refused.
+//!
+//! Order: defaults, then the file. An error names file, key and what would be accepted.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use attendant_dialog::{Persona, Phrases};
+use attendant_models::files::Profile;
+use attendant_turn::TurnConfig;
+use serde::Deserialize;
+
+/// The commented default, as `attendant config default` prints it.
+pub const COMMENTED_DEFAULT: &str = include_str!("../config/attendant.toml");
+/// Where the daemon looks without `--config`.
+pub const SYSTEM_PATH: &str = "/etc/attendant/attendant.toml";
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read: wrong path or rights.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML, an unknown key, a value of the wrong kind: the message has line and column.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message.
+        message: String,
+    },
+    /// A value that makes no sense.
+    #[error("{path}: [{section}] {message}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Section of the key.
+        section: &'static str,
+        /// What is wrong and what would be accepted.
+        message: String,
+    },
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Models; `None` chooses from cores and memory.
+    pub profile: Option<String>,
+    /// Database and caches; `None` is the default place.
+    pub data_dir: Option<PathBuf>,
+    /// Language of the callers, ISO 639-1.
+    pub language: Option<String>,
+    /// Facts of the house.
+    pub business: Persona,
+    /// Stock phrases.
+    pub phrases: Phrases,
+    /// Telephone lines by SIP.
+    pub sip: SipSection,
+    /// Turn-taking.
+    pub turn: TurnConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// Local pages.
+    pub admin: Admin,
+}
+
+/// `[sip]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SipSection {
+    /// UDP socket to listen on.
+    pub udp: Option<SocketAddr>,
+    /// TCP socket to listen on.
+    pub tcp: Option<SocketAddr>,
+    /// Address told to peers for audio.
+    pub media_ip: Option<IpAddr>,
+    /// First and last even port for audio.
+    pub rtp_ports: (u16, u16),
+    /// Extensions on PBXs.
+    pub account: Vec<AccountSection>,
+    /// Peers that may call.
+    pub peer: Vec<PeerSection>,
+}
+
+impl Default for SipSection {
+    fn default() -> Self {
+        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 5060);
+        Self {
+            udp: Some(any),
+            tcp: Some(any),
+            media_ip: None,
+            rtp_ports: (16_384, 16_583),
+            account: vec![],
+            peer: vec![],
+        }
+    }
+}
+
+/// `[[sip.account]]`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountSection {
+    /// For people.
+    pub name: String,
+    /// `host[:port][;transport=tcp]`.
+    pub registrar: String,
+    /// Extension.
+    pub username: String,
+    /// Secret; or `password_file`.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// File whose first line is the secret.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Name for authentication where it differs from the extension.
+    #[serde(default)]
+    pub auth_user: Option<String>,
+    /// Realm where it matters.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Registration interval [s].
+    #[serde(default = "default_expires")]
+    pub expires_s: u32,
+}
+
+impl std::fmt::Debug for AccountSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AccountSection({}, [redacted])", self.name)
+    }
+}
+
+fn default_expires() -> u32 {
+    300
+}
+
+/// `[[sip.peer]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSection {
+    /// For people.
+    pub name: String,
+    /// Address or network.
+    pub address: String,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Calls at once; `None`: 2 per core.
+    pub calls: Option<usize>,
+    /// Memory of one engine [MiB].
+    pub engine_memory_mb: Option<u64>,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address of the local pages.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080) }
+    }
+}
+
+impl Config {
+    /// Reads `path`, or the system's file if it exists, or the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, key and what would be accepted.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None if Path::new(SYSTEM_PATH).exists() => PathBuf::from(SYSTEM_PATH),
+            None => return Ok(Self::default()),
+        };
+        let text =
+            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        Self::parse(&text, &path)
+    }
+
+    /// Parses and checks; `path` is for messages and for relative password files.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, key and what would be accepted.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text)
+            .map_err(|e| ConfigError::Syntax { path: path.to_owned(), message: e.to_string() })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let bad = |section, message: String| Err(ConfigError::Value { path: path.to_owned(), section, message });
+        if let Some(profile) = &self.profile
+            && profile.parse::<Profile>().is_err()
+        {
+            return bad("profile", format!("'{profile}' is none; accepted: small, standard, custom"));
+        }
+        if let Err(message) = self.turn.check() {
+            return bad("turn", message);
+        }
+        let (first, last) = self.sip.rtp_ports;
+        if first < 1024 || first % 2 == 1 || last <= first {
+            return bad("sip", format!("rtp_ports [{first}, {last}]: want an even first port from 1024, then a higher last one"));
+        }
+        if self.sip.udp.is_none() && self.sip.tcp.is_none() {
+            return bad("sip", "neither udp nor tcp is set: no call could arrive".into());
+        }
+        if self.limits.calls.is_some_and(|n| n == 0 || n > 64) {
+            return bad("limits", "calls must be 1 to 64".into());
+        }
+        for account in &mut self.sip.account {
+            if let Some(file) = &account.password_file {
+                let file = path.parent().unwrap_or(Path::new("")).join(file);
+                let text = fs::read_to_string(&file)
+                    .map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+                account.password = Some(text.lines().next().unwrap_or_default().to_owned());
+            }
+            if account.password.is_none() {
+                return bad("sip.account", format!("account '{}' has neither password nor password_file", account.name));
+            }
+            if !(30..=86_400).contains(&account.expires_s) {
+                return bad("sip.account", format!("account '{}': expires_s must be 30 to 86400", account.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where database and caches live.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(default_data_dir)
+    }
+
+    /// The models' profile: as configured, else by this machine's cores and memory.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile.as_deref().and_then(|p| p.parse().ok()).unwrap_or_else(|| default_profile(cores(), memory_mb()))
+    }
+
+    /// Calls answered at once.
+    #[must_use]
+    pub fn max_calls(&self) -> usize {
+        self.limits.calls.unwrap_or_else(|| (cores() as usize * 2).clamp(1, 16))
+    }
+
+    /// Language of the callers.
+    #[must_use]
+    pub fn language(&self) -> &str {
+        self.language.as_deref().unwrap_or("en")
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    if let Some(state) = std::env::var_os("STATE_DIRECTORY") {
+        return PathBuf::from(state);
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/var/lib"), PathBuf::from);
+    std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from).join("attendant")
+}
+
+/// The larger model writes 24 words a second on two cores, which speech needs 3 of; but its first word takes twice as
+/// long, so only machines with four cores and memory to spare get it unasked.
+fn default_profile(cores: u32, memory_mb: u64) -> Profile {
+    if cores >= 4 && memory_mb >= 6_000 { Profile::Standard } else { Profile::Small }
+}
+
+/// Cores this process may use.
+#[must_use]
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+}
+
+/// Memory of this machine [MiB]; 0 when the system does not tell.
+#[must_use]
+pub fn memory_mb() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    line.and_then(|l| l.split_whitespace().next()).and_then(|kb| kb.parse::<u64>().ok()).map_or(0, |kb| kb / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("test.toml")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_commented_default_is_valid_with_and_without_its_comments() {
+        parse(COMMENTED_DEFAULT).unwrap();
+        let uncommented: String = COMMENTED_DEFAULT
+            .lines()
+            .map(|l| match l.strip_prefix("# ") {
+                Some(rest) if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) => rest,
+                _ => l,
+            })
+            .filter(|l| !l.starts_with("greeting"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let config = parse(&uncommented).unwrap();
+        assert_eq!(config.sip.account.len(), 1);
+        assert_eq!(config.turn, TurnConfig::default(), "the comments tell the true defaults");
+    }
+
+    #[test]
+    fn errors_name_the_key_and_what_would_be_accepted() {
+        for (text, wants) in [
+            ("profil = 'small'", vec!["test.toml", "profil", "expected one of"]),
+            ("[turn]\npauses = 3", vec!["pauses", "expected one of"]),
+            ("profile = 'large'", vec!["large", "small, standard, custom"]),
+            ("[sip]\nrtp_ports = [16385, 16400]", vec!["rtp_ports", "even"]),
+            ("[turn]\npause_ms = 900", vec!["pause_ms", "hangover_short_ms"]),
+            ("[[sip.account]]\nname='a'\nregistrar='h'\nusername='u'", vec!["password_file"]),
+            ("[limits]\ncalls = 0", vec!["1 to 64"]),
+            ("[sip]\nudp = 'everywhere'", vec!["udp"]),
+        ] {
+            let error = parse(text).unwrap_err();
+            for want in wants {
+                assert!(error.contains(want), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_box_gets_the_small_profile() {
+        assert_eq!(default_profile(2, 24_000).to_string(), "small");
+        assert_eq!(default_profile(8, 2_000).to_string(), "small");
+        assert_eq!(default_profile(4, 8_000).to_string(), "standard");
+    }
+}

@@ -1,0 +1,423 @@
+//! The daemon: starts the house, answers calls, ends politely.
+//!
+//! ```text
+//!  record ─> engines ─> phrase book ─> rt-audio ─> SIP ─> READY
+//!                                                   │
+//!                        Incoming: admission ──> session ──> answer ──> Call (task)
+//! ```
+//!
+//! Tasks and threads:
+//!
+//! | Name | Priority | In | Out |
+//! |---|---|---|---|
+//! | `rt-audio` | SCHED_FIFO 20 where allowed | sockets, leg rings (256 frames) | sockets, leg rings |
+//! | tokio workers | normal | SIP, engines, admin | bounded channels |
+//! | recorder, one per call | normal, blocking | channel (256) | SQLite |
+//! | engines | own processes, nice 5 | socket | socket |
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use attendant_models::{
+    client::{EngineConfig, EngineState, Engines, WorkerSpec},
+    files::{ModelStore, Resolved},
+    protocol::{ChatMessage, Role},
+};
+use attendant_rt::{LegConfig, Rt, RtConfig};
+use attendant_sip::{IncomingCall, Refusal, RegistrationState, Sip, SipEvent};
+use attendant_store::{Direction, NewSession, State, Store};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    admin,
+    call::{Call, House},
+    clock,
+    config::{self, Config},
+    notify,
+    phrases::PhraseBook,
+};
+
+/// Longest the engines may take to load their models.
+const ENGINES_READY: Duration = Duration::from_secs(180);
+/// Longest a stopping daemon waits for its calls.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Why the daemon cannot start; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Models missing or broken.
+    #[error(transparent)]
+    Models(#[from] attendant_models::error::ModelError),
+    /// A worker program is missing.
+    #[error("the engine program {0} is missing: build it with `make build`, or set ATTENDANT_BIN_DIR to where it is")]
+    Program(PathBuf),
+    /// An engine did not start.
+    #[error("the engines did not get ready: {0}")]
+    Engines(#[from] attendant_models::client::EngineError),
+    /// The phrase book.
+    #[error(transparent)]
+    Phrases(#[from] crate::phrases::PhraseError),
+    /// The record.
+    #[error("the record cannot be opened: {0}")]
+    Store(#[from] attendant_store::StoreError),
+    /// Port in use, address not ours.
+    #[error(transparent)]
+    Sip(#[from] attendant_sip::SipError),
+    /// The audio thread.
+    #[error("the audio thread cannot start: {0}")]
+    Rt(#[from] attendant_rt::RtError),
+    /// The local pages.
+    #[error("the admin page cannot listen on {address}: {source}; set [admin] listen to a free address")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// System refused.
+    #[error("the system refused: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The running daemon, as the admin page sees it.
+#[derive(Clone)]
+pub struct Running {
+    /// What the calls share.
+    pub house: House,
+    /// Audio thread figures.
+    pub rt: Arc<Rt>,
+    /// Line states, for people: account → state.
+    pub lines: watch::Receiver<Vec<(String, String)>>,
+    /// Profile and models in use.
+    pub models: Arc<Resolved>,
+    /// Profile in use.
+    pub profile: String,
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// [`ServeError`] when the start fails.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let data_dir = config.data_dir();
+    let store = Store::open(&data_dir)?;
+    let interrupted = store.recover(clock::unix_ms())?;
+    if interrupted > 0 {
+        tracing::warn!(sessions = interrupted, "sessions that a stop had cut off were ended as terminated");
+    }
+    let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
+    let engines = start_engines(&config, &models)?;
+    notify::status("loading models");
+    let prompt = attendant_dialog::system_prompt(&config.business);
+    // Not ready yet: the worker takes it over before it says that it is.
+    let _ = engines.set_prefix(vec![ChatMessage { role: Role::System, content: prompt.text.clone() }]).await;
+    engines.ready(ENGINES_READY).await?;
+    notify::status("preparing phrases");
+    let phrases_dir = data_dir.join("cache/phrases");
+    let config = Arc::new(config);
+    let phrases = PhraseBook::make(
+        &engines,
+        &config.phrases.filled(&config.business),
+        &config.turn.timebox_warnings_s,
+        &models.voice.id,
+        &phrases_dir,
+    )
+    .await?;
+
+    let rt = Arc::new(Rt::spawn(RtConfig::default())?);
+    let admin_listener = tokio::net::TcpListener::bind(config.admin.listen)
+        .await
+        .map_err(|source| ServeError::Admin { address: config.admin.listen, source })?;
+    let (sip, sip_events) = attendant_sip::start(sip_config(&config)).await?;
+    let house = House {
+        config: config.clone(),
+        engines: engines.clone(),
+        store,
+        phrases: Arc::new(phrases),
+        prompt_sha256: prompt.sha256.into(),
+        active: Arc::new(AtomicUsize::new(0)),
+    };
+    let (lines_tx, lines) = watch::channel(Vec::new());
+    let running = Running { house, rt, lines, models, profile: config.profile().to_string() };
+    let admin_address = admin_listener.local_addr()?;
+    let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
+
+    let dial = dial_address(&sip);
+    println!("ready sip:attendant@{dial} admin http://{admin_address}");
+    tracing::info!(%dial, admin = %admin_address, profile = running.profile, "ready for calls");
+    notify::ready(&format!("ready for calls at {dial}"));
+
+    let (drain, drained) = watch::channel(false);
+    let (call_guard, mut calls_gone) = mpsc::channel::<()>(1);
+    answer_until_stopped(&running, sip_events, lines_tx, drained, call_guard).await;
+
+    notify::stopping();
+    tracing::info!("stopping: calls in progress are ended");
+    // Nobody left to tell is fine.
+    let _ = drain.send(true);
+    let _ = tokio::time::timeout(DRAIN, calls_gone.recv()).await;
+    sip.shutdown().await;
+    admin_server.abort();
+    engines.shutdown().await;
+    Ok(())
+}
+
+async fn answer_until_stopped(
+    running: &Running,
+    mut sip_events: mpsc::Receiver<SipEvent>,
+    lines: watch::Sender<Vec<(String, String)>>,
+    drained: watch::Receiver<bool>,
+    call_guard: mpsc::Sender<()>,
+) {
+    let numbers = AtomicU64::new(1);
+    let stop = stop_signal();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            event = sip_events.recv() => match event {
+                Some(SipEvent::Incoming(incoming)) => {
+                    let id = numbers.fetch_add(1, Ordering::Relaxed);
+                    let (running, drained, guard) = (running.clone(), drained.clone(), call_guard.clone());
+                    tokio::spawn(async move {
+                        take_call(&running, id, incoming, drained).await;
+                        drop(guard);
+                    });
+                }
+                Some(SipEvent::Registration { account, state }) => on_registration(&lines, account, &state),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Admission, session, answer, call.
+async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: watch::Receiver<bool>) {
+    let house = &running.house;
+    if let Some((refusal, reason)) = refusal(house) {
+        tracing::warn!(call = id, reason, "call refused");
+        incoming.refuse(refusal).await;
+        return;
+    }
+    let session = NewSession {
+        line: incoming.line.clone(),
+        direction: Direction::Inbound,
+        caller: Some(incoming.from.user.reveal().clone()),
+        callee: Some(incoming.to_user.clone()),
+        call_id: Some(incoming.call_id.clone()),
+        profile: running.profile.clone(),
+        stt_model: Some(running.models.stt.id.clone()),
+        llm_model: Some(running.models.llm.id.clone()),
+        voice: Some(running.models.voice.id.clone()),
+        created_at_ms: clock::unix_ms(),
+    };
+    let store = house.store.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let key = store.create_session(&session)?;
+        let version = store.transition(key.id, key.version, State::Ready, None, clock::unix_ms())?;
+        store.transition(key.id, version, State::InProgress, None, clock::unix_ms())?;
+        Ok::<_, attendant_store::StoreError>(key)
+    })
+    .await;
+    let key = match opened {
+        Ok(Ok(key)) => key,
+        Ok(Err(error)) => {
+            tracing::error!(call = id, %error, "no record, no call: refused");
+            incoming.refuse(Refusal::Unavailable).await;
+            return;
+        }
+        Err(error) => {
+            tracing::error!(call = id, %error, "no record, no call: refused");
+            incoming.refuse(Refusal::Unavailable).await;
+            return;
+        }
+    };
+    let failed = |reason: String| {
+        let store = house.store.clone();
+        tokio::task::spawn_blocking(move || {
+            store.finish_session(key.id, attendant_store::Outcome::Terminated, &reason, clock::unix_ms())
+        })
+    };
+    let established = match incoming.answer().await {
+        Ok(established) => established,
+        Err(error) => {
+            tracing::info!(call = id, %error, "not answered");
+            let _ = failed(error.to_string()).await;
+            return;
+        }
+    };
+    let leg = established.socket.try_clone().map_err(attendant_rt::RtError::from).and_then(|socket| {
+        running.rt.add_leg(LegConfig {
+            socket,
+            remote: established.media.remote,
+            codec: established.media.codec,
+            event_pt: established.media.event_pt,
+            symmetric: true,
+            ssrc: rand::random(),
+        })
+    });
+    match leg {
+        Ok(leg) => {
+            tracing::info!(call = id, line = established.line.as_str(), codec = established.media.codec.name(), "call answered");
+            Call::new(id, house.clone(), leg, key).run(established, drained).await;
+        }
+        Err(error) => {
+            tracing::error!(call = id, %error, "no audio leg");
+            let _ = established.handle.bye().await;
+            let _ = failed(error.to_string()).await;
+        }
+    }
+}
+
+/// Whether a call must be refused before it is answered.
+fn refusal(house: &House) -> Option<(Refusal, &'static str)> {
+    if house.active.load(Ordering::Relaxed) >= house.config.max_calls() {
+        return Some((Refusal::Busy, "as many calls as configured are in progress"));
+    }
+    house
+        .engines
+        .status()
+        .iter()
+        .any(|e| e.state == EngineState::Backoff)
+        .then_some((Refusal::Unavailable, "an engine does not start; see `attendant doctor`"))
+}
+
+fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String, state: &RegistrationState) {
+    let text = match state {
+        RegistrationState::Trying => "registering".to_owned(),
+        RegistrationState::Registered { expires_s } => format!("registered for {expires_s} s"),
+        RegistrationState::Refused { status, reason } => {
+            tracing::error!(account, status, reason, "the PBX refuses this account; fix its user name or password and restart");
+            format!("refused by the PBX ({status} {reason}): check user name and password, then restart")
+        }
+        RegistrationState::Unreachable { reason, retry_in_s } => {
+            tracing::warn!(account, reason, retry_in_s, "the PBX cannot be reached");
+            format!("unreachable ({reason}); trying again in {retry_in_s} s")
+        }
+    };
+    lines.send_modify(|all| match all.iter_mut().find(|(name, _)| *name == account) {
+        Some(line) => line.1 = text,
+        None => all.push((account, text)),
+    });
+}
+
+/// The engine workers for a set of models.
+///
+/// # Errors
+/// [`ServeError::Program`] when one is not built.
+pub fn start_engines(config: &Config, models: &Resolved) -> Result<Engines, ServeError> {
+    let cores = config::cores();
+    let calls = config.max_calls();
+    let spec = |name: &str, args: Vec<String>, memory_mb: u64| -> Result<WorkerSpec, ServeError> {
+        let program = bin_dir()?.join(name);
+        if !program.exists() {
+            return Err(ServeError::Program(program));
+        }
+        let memory_limit_mb = Some(config.limits.engine_memory_mb.unwrap_or(memory_mb));
+        Ok(WorkerSpec { program, args, env: vec![], memory_limit_mb, ready_timeout: ENGINES_READY })
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let threads = cores.to_string();
+    let size_mb = |path: &Path| path.metadata().map_or(0, |m| m.len() >> 20);
+    let stt = spec(
+        "attendant-stt",
+        vec!["--model".into(), text(&models.stt.path), "--threads".into(), threads.clone()],
+        size_mb(&models.stt.path) * 2 + 1_024,
+    )?;
+    let context = (1_024 * (calls + 1)).max(4_096);
+    let llm = spec(
+        "attendant-llm",
+        vec![
+            "--model".into(),
+            text(&models.llm.path),
+            "--threads".into(),
+            threads.clone(),
+            "--sequences".into(),
+            calls.to_string(),
+            "--context".into(),
+            context.to_string(),
+        ],
+        size_mb(&models.llm.path) * 2 + 2_048,
+    )?;
+    let tts = spec(
+        "attendant-tts",
+        vec![
+            "--voice".into(),
+            text(&models.voice.onnx),
+            "--config".into(),
+            text(&models.voice.json),
+            "--runtime".into(),
+            text(&models.onnxruntime),
+            "--threads".into(),
+            threads,
+        ],
+        2_048,
+    )?;
+    Ok(Engines::start(EngineConfig { stt, llm, tts, cores })?)
+}
+
+/// Where the worker programs are: `ATTENDANT_BIN_DIR`, else beside this program.
+fn bin_dir() -> Result<PathBuf, ServeError> {
+    if let Some(dir) = std::env::var_os("ATTENDANT_BIN_DIR") {
+        return Ok(PathBuf::from(dir));
+    }
+    let exe = std::env::current_exe()?;
+    Ok(exe.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+fn sip_config(config: &Config) -> attendant_sip::SipConfig {
+    let sip = &config.sip;
+    attendant_sip::SipConfig {
+        udp: sip.udp,
+        tcp: sip.tcp,
+        media_ip: sip.media_ip,
+        rtp_ports: sip.rtp_ports,
+        accounts: sip
+            .account
+            .iter()
+            .map(|a| attendant_sip::Account {
+                name: a.name.clone(),
+                registrar: a.registrar.clone(),
+                username: a.username.clone(),
+                password: a.password.clone().unwrap_or_default(),
+                auth_user: a.auth_user.clone(),
+                realm: a.realm.clone(),
+                expires_s: a.expires_s,
+                transport: if a.registrar.contains("transport=tcp") {
+                    attendant_sip::Transport::Tcp
+                } else {
+                    attendant_sip::Transport::Udp
+                },
+            })
+            .collect(),
+        peers: sip.peer.iter().map(|p| attendant_sip::Peer { name: p.name.clone(), address: p.address.clone() }).collect(),
+        user_agent: concat!("Attendant/", env!("CARGO_PKG_VERSION")).to_owned(),
+        max_calls: config.max_calls(),
+    }
+}
+
+/// The address a softphone on this machine would dial.
+fn dial_address(sip: &Sip) -> String {
+    let addresses = sip.local_addrs();
+    let Some(address) = addresses.first() else { return "127.0.0.1".into() };
+    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without handlers the default action ends the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
