@@ -22,7 +22,7 @@ systemd-tmpfiles --create attendant.conf
 
 cat <<'END'
 installed. Next:
-  attendant models fetch --dir /var/lib/attendant/models     the models, once
+  attendant models fetch                                     the models, once
   edit /etc/attendant/attendant.toml                         your telephone line
   systemctl enable --now attendant                           start now and at every boot
   attendant doctor                                           is all well?
