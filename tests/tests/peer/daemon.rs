@@ -1,0 +1,155 @@
+//! A daemon in the tests' own network, and what can be asked of it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// Longest the engines may take to load on a machine that is busy with other tests.
+const READY: Duration = Duration::from_secs(180);
+
+/// `attendant serve`, with a directory and a configuration of its own.
+pub struct Daemon {
+    process: Child,
+    /// `127.0.0.1:port` of the admin page.
+    admin: String,
+    dir: TempDir,
+}
+
+impl Daemon {
+    /// Starts one on 192.0.2.1 port 5060 that lets 192.0.2.2 call; `more` goes into its `[sip]` part and after.
+    pub fn start(more: &str) -> Result<Daemon> {
+        let dir = tempfile::tempdir()?;
+        let config = dir.path().join("attendant.toml");
+        let text = format!(
+            "profile = \"small\"\ndata_dir = {:?}\n\
+             [limits]\ncalls = 40\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\
+             [sip]\nudp = \"192.0.2.1:5060\"\ntcp = \"192.0.2.1:5060\"\n{more}\n",
+            dir.path()
+        );
+        fs::write(&config, text)?;
+        let mut process = Command::new(program("attendant")?)
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the daemon")?;
+        let stdout = process.stdout.take().context("no standard output")?;
+        let (said, heard) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // After the first lines nobody listens; the pipe is emptied all the same.
+                let _ = said.send(line);
+            }
+        });
+        let mut daemon = Daemon {
+            process,
+            admin: String::new(),
+            dir,
+        };
+        while let Ok(line) = heard.recv_timeout(READY) {
+            if let ["ready", _, "admin", url] = line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                daemon.admin = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+                return Ok(daemon);
+            }
+        }
+        bail!("the daemon did not get ready; its own words are above")
+    }
+
+    /// Where its database lives.
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `/api/health`.
+    pub fn health(&self) -> Result<serde_json::Value> {
+        let mut stream = TcpStream::connect(&self.admin)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(
+            stream,
+            "GET /api/health HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        // The body may come in chunks; the JSON is one object in it.
+        let from = body.find('{').context("no JSON")?;
+        let to = body.rfind('}').context("no JSON")?;
+        Ok(serde_json::from_str(&body[from..=to])?)
+    }
+
+    /// Waits until no call is left.
+    pub fn wait_idle(&self, longest: Duration) -> Result<()> {
+        wait_for("the last call to end", longest, || {
+            Ok(self.health()?["calls_in_progress"] == 0)
+        })
+    }
+
+    /// Resident memory of the daemon itself, without its engines [KiB].
+    pub fn memory_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("no figure")?.parse()?)
+    }
+
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Asked first, so that it says goodbye and ends its engines.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        for _ in 0..200 {
+            if matches!(self.process.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A program of ours: where `make test` says, otherwise beside this test's own directory.
+fn program(name: &str) -> Result<PathBuf> {
+    let dir = match std::env::var_os("ATTENDANT_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .context("no target directory")?
+            .to_owned(),
+    };
+    let path = dir.join(name);
+    ensure!(path.exists(), "{} is not built: run `make build`", path.display());
+    Ok(path)
+}
+
+/// Asks every half second until it is so.
+pub fn wait_for(what: &str, longest: Duration, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let step = Duration::from_millis(500);
+    for _ in 0..longest.as_millis() / step.as_millis() {
+        if so()? {
+            return Ok(());
+        }
+        thread::sleep(step);
+    }
+    bail!("waited {longest:?} for {what}")
+}
