@@ -1,0 +1,520 @@
+//! A call once it exists: one task per dialog turns the library's states into events.
+//!
+//! ```text
+//! Ringing --answer--> Answered --ACK--> Confirmed --BYE, error--> Over
+//!    `----------------CANCEL, refusal-------------------------------^
+//! ```
+//! Source: RFC 3261 §13–15, RFC 3264 §8 (changing a session).
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver, TerminatedReason, TransactionHandle};
+use rsipstack::dialog::invite_dialog::InviteDialog;
+use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, StatusCodeKind};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::{CallPermit, Core, lock};
+use crate::error::SipError;
+use crate::media::{LocalMedia, Negotiated};
+use crate::ports::PortLease;
+use crate::sdp::{Direction, Sdp, SdpError};
+
+/// Events waiting for the owner of a call; digits beyond are dropped, the rest waits [`EVENT_PATIENCE`].
+const EVENTS: usize = 64;
+/// How long a full queue may hold up signalling.
+const EVENT_PATIENCE: Duration = Duration::from_secs(2);
+/// RFC 3261 §15: who was called does not send BYE before the ACK; but not for ever.
+const ACK_PATIENCE: Duration = Duration::from_secs(4);
+/// How long `bye` waits for its 200; the transaction goes on by itself.
+const BYE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// An answered call.
+#[derive(Debug)]
+pub struct Established {
+    /// Bound RTP socket.
+    pub socket: UdpSocket,
+    /// What was agreed on.
+    pub media: Negotiated,
+    /// What happens from here on; ends with [`DialogEvent::Bye`] or [`DialogEvent::Failed`], then `None`.
+    pub events: mpsc::Receiver<DialogEvent>,
+    /// Ends and changes the call. Dropping the last handle sends BYE.
+    pub handle: DialogHandle,
+}
+
+/// What happens in a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DialogEvent {
+    /// The call has ended, by either side.
+    Bye,
+    /// The far end moved its media or changed its codec.
+    Media(Negotiated),
+    /// The far end put us on hold (`true`) or came back.
+    Hold(bool),
+    /// A key by SIP INFO. Never log it.
+    InfoDigit(char),
+    /// The call ended by an error: no ACK, no common media.
+    Failed(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    Ringing,
+    Confirmed,
+    Over,
+}
+
+/// Our side of the media agreement.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub local: LocalMedia,
+    /// `None` until a late offer is answered.
+    pub current: Option<Negotiated>,
+    /// Where the signalling comes from.
+    pub fallback: IpAddr,
+    /// Our own re-INVITE is under way: theirs gets 491.
+    reinviting: bool,
+}
+
+impl Session {
+    pub fn new(local: LocalMedia, current: Option<Negotiated>, fallback: IpAddr) -> Session {
+        Session {
+            local,
+            current,
+            fallback,
+            reinviting: false,
+        }
+    }
+}
+
+/// What a handle and the shutdown need; holds nothing alive.
+#[derive(Clone)]
+pub(crate) struct Control {
+    pub dialog: InviteDialog,
+    pub session: Arc<Mutex<Session>>,
+    pub phase: watch::Receiver<Phase>,
+}
+
+impl Control {
+    pub fn is_over(&self) -> bool {
+        *self.phase.borrow() == Phase::Over || self.dialog.state().is_terminated()
+    }
+
+    /// An incoming call nobody has answered yet.
+    pub fn phase_is_ringing(&self) -> bool {
+        !self.is_over() && self.dialog.state().can_cancel()
+    }
+
+    pub async fn wait_over(&self) {
+        // An error means the task is gone, which is over too.
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Over).await;
+    }
+
+    pub async fn bye(&self) -> Result<(), SipError> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let mut phase = self.phase.clone();
+        let _ = tokio::time::timeout(ACK_PATIENCE, phase.wait_for(|phase| *phase >= Phase::Confirmed)).await;
+        let dialog = self.dialog.clone();
+        // A task of its own: the transaction must outlive an impatient caller.
+        let sent = tokio::spawn(async move { dialog.bye().await });
+        match tokio::time::timeout(BYE_PATIENCE, sent).await {
+            Ok(Ok(Err(error))) if !self.is_over() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ends and changes a call; cheap to clone.
+#[derive(Clone)]
+pub struct DialogHandle {
+    last: Arc<LastHandle>,
+}
+
+struct LastHandle {
+    control: Control,
+    call_id: String,
+}
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        if !self.control.is_over()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let control = self.control.clone();
+            runtime.spawn(async move { control.bye().await });
+        }
+    }
+}
+
+impl std::fmt::Debug for DialogHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DialogHandle")
+            .field("call_id", &self.last.call_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DialogHandle {
+    pub(crate) fn new(control: Control) -> DialogHandle {
+        let call_id = control.dialog.id().call_id;
+        DialogHandle {
+            last: Arc::new(LastHandle { control, call_id }),
+        }
+    }
+
+    /// The Call-ID header.
+    pub fn call_id(&self) -> &str {
+        &self.last.call_id
+    }
+
+    /// Hangs up; no error when the call is over already.
+    ///
+    /// # Errors
+    /// [`SipError::Signalling`] when BYE could not be sent.
+    pub async fn bye(&self) -> Result<(), SipError> {
+        self.last.control.bye().await
+    }
+
+    /// Whether the call has ended.
+    pub fn is_over(&self) -> bool {
+        self.last.control.is_over()
+    }
+
+    /// Waits for the end of the call.
+    pub async fn ended(&self) {
+        self.last.control.wait_over().await;
+    }
+
+    /// Puts the far end on hold (`true`) or takes it back, by re-INVITE.
+    ///
+    /// # Errors
+    /// [`SipError::Refused`], [`SipError::Media`] or [`SipError::Gone`]; the session stays as it was.
+    pub async fn hold(&self, hold: bool) -> Result<Negotiated, SipError> {
+        let control = &self.last.control;
+        let direction = if hold {
+            Direction::SendOnly
+        } else {
+            Direction::SendRecv
+        };
+        let offer = {
+            let mut session = lock(&control.session);
+            session.reinviting = true;
+            session.local.offer(direction)
+        };
+        let answer = control
+            .dialog
+            .reinvite(Some(sdp_headers()), Some(offer.to_string().into_bytes()))
+            .await;
+        let mut session = lock(&control.session);
+        session.reinviting = false;
+        let response = answer?.ok_or(SipError::Gone)?;
+        if response.status_code.kind() != StatusCodeKind::Successful {
+            return Err(refused(&response.status_code));
+        }
+        let agreed = session
+            .local
+            .accept(&Sdp::parse(&response.body)?, session.fallback)?;
+        session.current = Some(agreed);
+        Ok(agreed)
+    }
+
+    /// Sends a key by SIP INFO, for far ends without telephone-event.
+    ///
+    /// # Errors
+    /// [`SipError::Refused`] or [`SipError::Gone`].
+    pub async fn info_digit(&self, digit: char) -> Result<(), SipError> {
+        let headers = vec![Header::ContentType("application/dtmf-relay".into())];
+        let body = format!("Signal={digit}\r\nDuration=160\r\n");
+        let response = self
+            .last
+            .control
+            .dialog
+            .info(Some(headers), Some(body.into_bytes()))
+            .await?;
+        match response.ok_or(SipError::Gone)?.status_code {
+            status if status.kind() == StatusCodeKind::Successful => Ok(()),
+            status => Err(refused(&status)),
+        }
+    }
+}
+
+pub(crate) fn refused(status: &StatusCode) -> SipError {
+    SipError::Refused {
+        status: status.code(),
+        reason: status.text().to_string(),
+    }
+}
+
+pub(crate) fn sdp_headers() -> Vec<Header> {
+    vec![Header::ContentType("application/sdp".into())]
+}
+
+/// The task of one dialog.
+pub(crate) struct Pump {
+    pub core: Arc<Core>,
+    pub dialog: InviteDialog,
+    pub states: DialogStateReceiver,
+    pub session: Arc<Mutex<Session>>,
+    /// The answer to a late offer, for whoever waits for it.
+    pub late: Option<oneshot::Sender<Result<Negotiated, SdpError>>>,
+    /// Held for its drop, as is the permit.
+    pub _lease: PortLease,
+    pub _permit: CallPermit,
+}
+
+impl Pump {
+    /// Starts the task.
+    pub fn spawn(self) -> (Control, mpsc::Receiver<DialogEvent>) {
+        let (events, events_rx) = mpsc::channel(EVENTS);
+        let (phase, phase_rx) = watch::channel(Phase::Ringing);
+        let control = Control {
+            dialog: self.dialog.clone(),
+            session: self.session.clone(),
+            phase: phase_rx,
+        };
+        let id = self.core.calls.insert(control.clone());
+        tokio::spawn(async move {
+            let mut running = Running {
+                pump: self,
+                events,
+                phase,
+                offered: false,
+            };
+            running.run().await;
+            running.pump.core.calls.remove(id);
+        });
+        (control, events_rx)
+    }
+}
+
+struct Running {
+    pump: Pump,
+    events: mpsc::Sender<DialogEvent>,
+    phase: watch::Sender<Phase>,
+    /// Our offer went out in a 200; the ACK brings the answer.
+    offered: bool,
+}
+
+impl Running {
+    async fn run(&mut self) {
+        self.offered = self.pump.late.is_some();
+        let mut end = DialogEvent::Bye;
+        while let Some(state) = self.pump.states.recv().await {
+            match state {
+                DialogState::Confirmed(..) => self.handle_confirmed().await,
+                DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
+                DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
+                DialogState::Publish(_, _, handle)
+                | DialogState::Notify(_, _, handle)
+                | DialogState::Refer(_, _, handle)
+                | DialogState::Message(_, _, handle)
+                | DialogState::Options(_, _, handle) => {
+                    let _ = handle.reply(StatusCode::MethodNotAllowed).await;
+                }
+                DialogState::Terminated(_, reason) => {
+                    if matches!(reason, TerminatedReason::Timeout) {
+                        end = DialogEvent::Failed("the far end never acknowledged the answer");
+                    }
+                    break;
+                }
+                DialogState::Calling(_)
+                | DialogState::Trying(_)
+                | DialogState::Early(..)
+                | DialogState::WaitAck(..) => {}
+            }
+        }
+        let id = self.pump.dialog.id();
+        self.pump.core.layer.remove_dialog(&id);
+        self.phase.send_replace(Phase::Over);
+        self.send(end).await;
+    }
+
+    async fn handle_confirmed(&mut self) {
+        self.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Ringing;
+            *phase = Phase::Confirmed;
+            first
+        });
+        if !std::mem::take(&mut self.offered) {
+            return;
+        }
+        let body = self
+            .pump
+            .dialog
+            .last_remote_ack()
+            .map(|ack| ack.body)
+            .unwrap_or_default();
+        let agreed = {
+            let mut session = lock(&self.pump.session);
+            let agreed = Sdp::parse(&body).and_then(|answer| session.local.accept(&answer, session.fallback));
+            if let (Some(waiter), Ok(agreed)) = (&self.pump.late, &agreed)
+                && !waiter.is_closed()
+            {
+                session.current = Some(*agreed);
+            }
+            agreed
+        };
+        match (self.pump.late.take(), agreed) {
+            (Some(waiter), agreed) => {
+                // Whoever waits hangs up on an error.
+                let _ = waiter.send(agreed);
+            }
+            (None, Ok(agreed)) => self.apply(agreed).await,
+            // The re-INVITE changed nothing; the session stays as it was.
+            (None, Err(error)) => tracing::info!(%error, "the answer in an ACK is unusable"),
+        }
+    }
+
+    /// A re-INVITE or UPDATE.
+    async fn handle_offer(&mut self, request: &Request, handle: TransactionHandle) {
+        if request.body.is_empty() && request.method != Method::Invite {
+            let _ = handle.reply(StatusCode::OK).await;
+            return;
+        }
+        let (answer, agreed) = match self.answer_offer(&request.body) {
+            Ok(answered) => answered,
+            Err(status) => {
+                let _ = handle.reply(status).await;
+                return;
+            }
+        };
+        let _ = handle
+            .respond(StatusCode::OK, Some(sdp_headers()), Some(answer.into_bytes()))
+            .await;
+        if let Some(agreed) = agreed {
+            self.apply(agreed).await;
+        }
+    }
+
+    /// Our answer, or our offer to an empty re-INVITE; `Err`: the status to refuse with.
+    fn answer_offer(&mut self, body: &[u8]) -> Result<(String, Option<Negotiated>), StatusCode> {
+        let mut session = lock(&self.pump.session);
+        if session.reinviting {
+            return Err(StatusCode::RequestPending);
+        }
+        if body.is_empty() {
+            self.offered = true;
+            return Ok((session.local.offer(Direction::SendRecv).to_string(), None));
+        }
+        let fallback = session.fallback;
+        match Sdp::parse(body).and_then(|offer| session.local.answer(&offer, fallback)) {
+            Ok((answer, agreed)) => Ok((answer.to_string(), Some(agreed))),
+            Err(error) => {
+                tracing::info!(%error, "refused a change of the session");
+                Err(StatusCode::NotAcceptableHere)
+            }
+        }
+    }
+
+    /// Tells the owner what a new agreement changed.
+    async fn apply(&mut self, mut agreed: Negotiated) {
+        let before = {
+            let mut session = lock(&self.pump.session);
+            let before = session.current;
+            if let Some(before) = before.filter(|_| agreed.remote.ip().is_unspecified()) {
+                // Held the old way: the address to come back to is the last real one.
+                agreed.remote = before.remote;
+            }
+            session.current = Some(agreed);
+            before
+        };
+        let stream = |n: &Negotiated| (n.codec, n.remote, n.event_pt);
+        if before.is_none_or(|b| stream(&b) != stream(&agreed)) {
+            self.send(DialogEvent::Media(agreed)).await;
+        }
+        if before.is_some_and(|b| b.on_hold()) != agreed.on_hold() {
+            self.send(DialogEvent::Hold(agreed.on_hold())).await;
+        }
+    }
+
+    async fn handle_info(&mut self, request: &Request, handle: TransactionHandle) {
+        let digit = info_digit(request);
+        let status = if digit.is_err() {
+            StatusCode::UnsupportedMediaType
+        } else {
+            StatusCode::OK
+        };
+        let _ = handle.reply(status).await;
+        if let Ok(Some(digit)) = digit {
+            let _ = self.events.try_send(DialogEvent::InfoDigit(digit));
+        }
+    }
+
+    async fn send(&self, event: DialogEvent) {
+        if self.events.send_timeout(event, EVENT_PATIENCE).await.is_err() {
+            tracing::debug!("nobody listens to this call's events");
+        }
+    }
+}
+
+/// The key in an INFO; `Ok(None)`: an INFO without one. `Err`: a body we do not know.
+fn info_digit(request: &Request) -> Result<Option<char>, ()> {
+    if request.body.is_empty() {
+        return Ok(None);
+    }
+    let content_type = request.headers.iter().find_map(|h| match h {
+        Header::ContentType(t) => Some(t.value().to_ascii_lowercase()),
+        _ => None,
+    });
+    let body = String::from_utf8_lossy(&request.body);
+    let signal = match content_type
+        .as_deref()
+        .map(|t| t.split(';').next().unwrap_or(t).trim())
+    {
+        Some("application/dtmf-relay") => body.lines().find_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            name.trim()
+                .eq_ignore_ascii_case("signal")
+                .then(|| value.trim().to_string())
+        }),
+        Some("application/dtmf") => Some(body.trim().to_string()),
+        _ => return Err(()),
+    };
+    Ok(signal.and_then(|s| parse_signal(&s)))
+}
+
+/// `5`, `*`, `a`; 10 and 11 are what some gateways write for star and hash.
+fn parse_signal(signal: &str) -> Option<char> {
+    match signal {
+        "10" => Some('*'),
+        "11" => Some('#'),
+        "12" => Some('A'),
+        "13" => Some('B'),
+        "14" => Some('C'),
+        "15" => Some('D'),
+        _ => {
+            let mut chars = signal.chars();
+            let digit = chars.next()?.to_ascii_uppercase();
+            (chars.next().is_none() && matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D')).then_some(digit)
+        }
+    }
+}
+
+/// Lets the header trait be used here alone.
+pub(crate) fn has_to_tag(request: &Request) -> bool {
+    matches!(request.to_header().and_then(|to| to.tag()), Ok(Some(tag)) if !tag.value().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_become_keys() {
+        let cases = [
+            ("5", Some('5')),
+            ("*", Some('*')),
+            ("11", Some('#')),
+            ("d", Some('D')),
+            ("hf", None),
+            ("", None),
+            ("55", None),
+        ];
+        for (signal, want) in cases {
+            assert_eq!(parse_signal(signal), want, "{signal}");
+        }
+    }
+}

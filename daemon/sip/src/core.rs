@@ -1,0 +1,199 @@
+//! What all tasks of one endpoint share, and where addresses come from.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use rsipstack::dialog::dialog_layer::DialogLayer;
+use rsipstack::resolver::SipResolver;
+use rsipstack::sip::{self, Host, Uri};
+use rsipstack::transaction::endpoint::EndpointInnerRef;
+use rsipstack::transport::SipAddr;
+use rsipstack::transport::transport_layer::DomainResolver;
+
+use crate::call::Control;
+use crate::config::{SipConfig, Transport};
+use crate::error::SipError;
+use crate::gate::Gate;
+use crate::inspector::{Extras, Realms};
+use crate::ports::PortPool;
+
+pub(crate) struct Core {
+    pub config: SipConfig,
+    pub gate: Arc<Gate>,
+    pub endpoint: EndpointInnerRef,
+    pub layer: Arc<DialogLayer>,
+    pub ports: PortPool,
+    pub realms: Realms,
+    pub extras: Extras,
+    /// Bound addresses.
+    pub udp: Option<SocketAddr>,
+    pub tcp: Option<SocketAddr>,
+    pub calls: Calls,
+    /// Call-IDs of outgoing INVITEs under way: a BYE may overtake the library's own bookkeeping.
+    pub dialling: Mutex<HashSet<String>>,
+}
+
+/// Calls under way, counted from the INVITE to the end of the dialog.
+#[derive(Default)]
+pub(crate) struct Calls {
+    active: Arc<AtomicUsize>,
+    next: AtomicU64,
+    controls: Mutex<HashMap<u64, Control>>,
+}
+
+/// One of `max_calls`; given back on drop.
+pub(crate) struct CallPermit(Arc<AtomicUsize>);
+
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Calls {
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    pub fn try_admit(&self, max: usize) -> Option<CallPermit> {
+        let more = |n: usize| (n < max).then_some(n + 1);
+        self.active
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(CallPermit(self.active.clone()))
+    }
+
+    pub fn insert(&self, control: Control) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.controls).insert(id, control);
+        id
+    }
+
+    pub fn remove(&self, id: u64) {
+        lock(&self.controls).remove(&id);
+    }
+
+    pub fn all(&self) -> Vec<Control> {
+        lock(&self.controls).values().cloned().collect()
+    }
+}
+
+impl Core {
+    /// Our address on the way to `remote`.
+    ///
+    /// # Errors
+    /// [`SipError::Io`] when there is no route.
+    pub fn local_ip(&self, remote: IpAddr) -> Result<IpAddr, SipError> {
+        let bound = self.udp.or(self.tcp).map(|addr| addr.ip());
+        if let Some(ip) = bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == remote.is_ipv4()) {
+            return Ok(ip);
+        }
+        let any: IpAddr = if remote.is_ipv4() {
+            [0, 0, 0, 0].into()
+        } else {
+            [0u16; 8].into()
+        };
+        let probe = UdpSocket::bind((any, 0))?;
+        probe.connect((remote, 5060))?;
+        Ok(probe.local_addr()?.ip())
+    }
+
+    /// The address we write into SDP and Contact for `remote`.
+    ///
+    /// # Errors
+    /// [`SipError::Io`] when there is no route.
+    pub fn advertised_ip(&self, remote: IpAddr) -> Result<IpAddr, SipError> {
+        match self.config.media_ip {
+            Some(ip) => Ok(ip),
+            None => self.local_ip(remote),
+        }
+    }
+
+    /// Where `remote` reaches us.
+    ///
+    /// # Errors
+    /// [`SipError::Io`] when there is no route.
+    pub fn contact(&self, user: &str, remote: IpAddr, transport: Transport) -> Result<Uri, SipError> {
+        let bound = match transport {
+            Transport::Udp => self.udp.or(self.tcp),
+            Transport::Tcp => self.tcp.or(self.udp),
+        };
+        let addr = SocketAddr::new(
+            self.advertised_ip(remote)?,
+            bound.map_or(5060, |addr| addr.port()),
+        );
+        let params = match transport {
+            Transport::Udp => Vec::new(),
+            Transport::Tcp => vec![sip::Param::Transport(sip::Transport::Tcp)],
+        };
+        let auth = sip::Auth {
+            user: user.to_string(),
+            password: None,
+        };
+        Ok(Uri {
+            scheme: Some(sip::Scheme::Sip),
+            auth: Some(auth),
+            host_with_port: addr.into(),
+            params,
+            headers: Vec::new(),
+        })
+    }
+}
+
+/// Addresses of a `host[:port]`, by the system's resolver.
+///
+/// # Errors
+/// [`SipError::Io`] when the name does not resolve.
+pub(crate) async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, SipError> {
+    let port = uri.host_with_port.port.map_or(5060, |p| p.value());
+    match &uri.host_with_port.host {
+        Host::IpAddr(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
+        Host::Domain(domain) => {
+            let mut found: Vec<SocketAddr> = tokio::net::lookup_host((domain.0.as_str(), port))
+                .await?
+                .collect();
+            found.sort_by_key(|addr| !addr.is_ipv4());
+            Ok(found)
+        }
+    }
+}
+
+/// The library's names: the system's resolver for `host:port`, SRV records for a bare domain (RFC 3263 §4.2).
+pub(crate) struct Resolver(pub SipResolver);
+
+#[async_trait]
+impl DomainResolver for Resolver {
+    async fn resolve(&self, target: &SipAddr) -> rsipstack::Result<SipAddr> {
+        let failed =
+            |reason: String| rsipstack::Error::DnsResolutionError(format!("{}: {reason}", target.addr));
+        let Host::Domain(domain) = &target.addr.host else {
+            return Ok(target.clone());
+        };
+        let found = |transport, addr: SocketAddr| SipAddr {
+            r#type: transport,
+            addr: addr.into(),
+        };
+        if target.addr.port.is_none()
+            && let Ok(targets) = self.0.lookup(domain, None, target.r#type, false).await
+            && let Some(first) = targets.first()
+        {
+            return Ok(found(Some(first.transport), first.addr));
+        }
+        let port = target.addr.port.map_or(5060, |p| p.value());
+        let addrs = tokio::net::lookup_host((domain.0.as_str(), port))
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        let mut addrs: Vec<SocketAddr> = addrs.collect();
+        addrs.sort_by_key(|addr| !addr.is_ipv4());
+        let first = addrs.first().ok_or_else(|| failed("no address".to_string()))?;
+        Ok(found(target.r#type, *first))
+    }
+}
+
+/// A poisoned lock guards plain data here: take it as it is.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,515 @@
+//! Requests from outside: new calls, requests inside calls, and everything that is answered at once.
+//!
+//! What arrives here has passed the gate. Source: RFC 3261 §8.2 (UAS), §11.2 (OPTIONS), §12.2.2 (in a dialog).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rsipstack::dialog::DialogId;
+use rsipstack::dialog::dialog::Dialog;
+use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
+use rsipstack::transaction::TransactionReceiver;
+use rsipstack::transaction::transaction::Transaction;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::SipEvent;
+use crate::call::{
+    Control, DialogEvent, DialogHandle, Established, Phase, Pump, Session, has_to_tag, sdp_headers,
+};
+use crate::config::Transport;
+use crate::core::{CallPermit, Core, lock};
+use crate::error::SipError;
+use crate::media::{LocalMedia, MediaOffer, Negotiated};
+use crate::redact::Redacted;
+use crate::sdp::{Direction, Sdp, SdpError};
+
+/// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
+const FILING_PATIENCE: Duration = Duration::from_millis(500);
+/// RFC 3261 §17: an answer's transaction is over by then.
+const TRANSACTION: Duration = Duration::from_secs(32);
+
+/// Headers waiting for their refusal; far more than calls can be refused at one instant.
+const MAX_EXTRAS: usize = 1024;
+
+/// Who calls. Prints as `[redacted]`.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Display name, if any.
+    pub display: Redacted<Option<String>>,
+    /// User part of the From address: usually the number.
+    pub user: Redacted<String>,
+    /// Host part of the From address.
+    pub host: String,
+}
+
+/// How to refuse a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// 486: all lines are taken.
+    Busy,
+    /// 488: this call's media cannot be served.
+    NotAcceptable,
+    /// 403: this caller is not wanted.
+    Forbidden,
+    /// 404: nobody by that name.
+    NotFound,
+    /// 480: not now.
+    Unavailable,
+    /// 503 with Retry-After \[s\]: the PBX may try another trunk.
+    Overloaded {
+        /// Seconds to wait.
+        retry_after_s: u32,
+    },
+    /// 603: refused for good.
+    Decline,
+    /// 302: call this SIP address instead.
+    Moved(String),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Busy => StatusCode::BusyHere,
+            Refusal::NotAcceptable => StatusCode::NotAcceptableHere,
+            Refusal::Forbidden => StatusCode::Forbidden,
+            Refusal::NotFound => StatusCode::NotFound,
+            Refusal::Unavailable => StatusCode::TemporarilyUnavailable,
+            Refusal::Overloaded { .. } => StatusCode::ServiceUnavailable,
+            Refusal::Decline => StatusCode::Decline,
+            Refusal::Moved(_) => StatusCode::MovedTemporarily,
+        }
+    }
+
+    fn header(&self) -> Option<Header> {
+        match self {
+            Refusal::Moved(uri) => Some(Header::Contact(format!("<{uri}>").into())),
+            Refusal::Overloaded { retry_after_s } => {
+                Some(Header::RetryAfter(retry_after_s.to_string().into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A call that waits for an answer. Dropped unanswered, it is refused with 480.
+pub struct IncomingCall {
+    /// The Call-ID header.
+    pub call_id: String,
+    /// Who calls.
+    pub from: Caller,
+    /// User part of the address that was called.
+    pub to_user: String,
+    /// Where the INVITE came from.
+    pub source: SocketAddr,
+    /// What was agreed on, or that we have to offer.
+    pub media: MediaOffer,
+    pending: Option<Box<Pending>>,
+}
+
+struct Pending {
+    core: Arc<Core>,
+    control: Control,
+    socket: std::net::UdpSocket,
+    events: mpsc::Receiver<DialogEvent>,
+    /// Our answer; `None` with a late offer.
+    answer: Option<Sdp>,
+    late: Option<oneshot::Receiver<Result<Negotiated, SdpError>>>,
+}
+
+impl std::fmt::Debug for IncomingCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IncomingCall")
+            .field("call_id", &self.call_id)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IncomingCall {
+    /// Sends 180 Ringing.
+    pub async fn ringing(&self) {
+        if let Some(pending) = &self.pending {
+            let _ = pending.control.dialog.ringing(None, None);
+        }
+    }
+
+    /// Resolves when the caller gives up before the answer; never blocks the call itself.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let phase = self.pending.as_ref().map(|pending| pending.control.phase.clone());
+        async move {
+            if let Some(mut phase) = phase {
+                let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
+            }
+        }
+    }
+
+    /// Sends 200 OK. With a late offer this waits for the ACK, which carries the answer.
+    ///
+    /// # Errors
+    /// [`SipError::Gone`] when the caller gave up first, [`SipError::Media`] when a late answer is unusable.
+    pub async fn answer(mut self) -> Result<Established, SipError> {
+        let mut pending = *self.pending.take().ok_or(SipError::Gone)?;
+        if pending.control.is_over() {
+            return Err(SipError::Gone);
+        }
+        let sdp = match &pending.answer {
+            Some(answer) => answer.to_string(),
+            None => lock(&pending.control.session)
+                .local
+                .offer(Direction::SendRecv)
+                .to_string(),
+        };
+        let handle = DialogHandle::new(pending.control.clone());
+        pending
+            .control
+            .dialog
+            .accept(Some(sdp_headers()), Some(sdp.into_bytes()))
+            .map_err(|_| SipError::Gone)?;
+        if pending.control.is_over() {
+            return Err(SipError::Gone);
+        }
+        let media = match (self.media, pending.late.take()) {
+            (MediaOffer::Negotiated(media), _) => media,
+            // Dropping `handle` on the way out hangs up.
+            (MediaOffer::Late, Some(answer)) => answer.await.map_err(|_| SipError::Gone)??,
+            (MediaOffer::Late, None) => return Err(SipError::Gone),
+        };
+        Ok(Established {
+            socket: pending.socket,
+            media,
+            events: pending.events,
+            handle,
+        })
+    }
+
+    /// Refuses the call.
+    ///
+    /// # Errors
+    /// [`SipError::Signalling`] when the refusal could not be sent.
+    pub async fn refuse(mut self, refusal: Refusal) -> Result<(), SipError> {
+        match self.pending.take() {
+            Some(pending) => pending.refuse(&refusal),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Pending {
+    fn refuse(self, refusal: &Refusal) -> Result<(), SipError> {
+        if self.control.is_over() {
+            return Ok(());
+        }
+        if let Some(header) = refusal.header() {
+            let mut extras = lock(&self.core.extras);
+            // A refusal that crosses a CANCEL is never sent and leaves its header behind.
+            if extras.len() >= MAX_EXTRAS {
+                extras.clear();
+            }
+            extras.insert(self.control.dialog.id().call_id, header);
+        }
+        Ok(self.control.dialog.reject(Some(refusal.status()), None)?)
+    }
+}
+
+impl Drop for IncomingCall {
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            let _ = pending.refuse(&Refusal::Unavailable);
+        }
+    }
+}
+
+/// Takes the library's transactions until it shuts down.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    mut transactions: TransactionReceiver,
+    events: mpsc::Sender<SipEvent>,
+) {
+    while let Some(tx) = transactions.recv().await {
+        // A task each: an answer over TCP may have to wait for the peer.
+        let (core, events) = (core.clone(), events.clone());
+        tokio::spawn(async move {
+            let result = if has_to_tag(&tx.original) {
+                handle_in_dialog(&core, tx).await
+            } else {
+                handle_new(&core, tx, &events).await
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "a SIP request could not be answered");
+            }
+        });
+    }
+}
+
+async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipError> {
+    let Some(Dialog::Invite(mut dialog)) = find_dialog(core, &tx).await else {
+        return answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await;
+    };
+    let state = dialog.state();
+    let seen = dialog.snapshot().remote_cseq;
+    let cseq = tx.original.cseq_header().and_then(|cseq| cseq.seq()).unwrap_or(0);
+    if seen > 0 && cseq < seen {
+        return answer(tx, StatusCode::ServerInternalError, Vec::new()).await;
+    }
+    let settled = state.is_confirmed() || state.waiting_ack();
+    match tx.original.method {
+        Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
+        Method::Bye if !settled && !state.is_terminated() => {
+            // The caller ends an unanswered call by BYE (RFC 3261 §15.1.2): its INVITE gets 487.
+            let _ = dialog.reject(Some(StatusCode::RequestTerminated), None);
+            answer(tx, StatusCode::OK, Vec::new()).await
+        }
+        Method::Bye => Ok(dialog.handle(&mut tx).await?),
+        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2).
+        Method::Invite | Method::Update | Method::Info if !state.is_confirmed() => {
+            let soon = rand::random_range(0..=10u32).to_string();
+            answer(
+                tx,
+                StatusCode::ServerInternalError,
+                vec![Header::RetryAfter(soon.into())],
+            )
+            .await
+        }
+        Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
+        _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
+    }
+}
+
+async fn find_dialog(core: &Core, tx: &Transaction) -> Option<Dialog> {
+    if let Some(dialog) = core.layer.match_dialog(tx) {
+        return Some(dialog);
+    }
+    let id = DialogId::try_from(tx).ok()?;
+    let deadline = tokio::time::Instant::now() + FILING_PATIENCE;
+    while lock(&core.dialling).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Some(dialog) = core.layer.get_dialog(&id) {
+            return Some(dialog);
+        }
+    }
+    core.layer.get_dialog(&id)
+}
+
+async fn handle_new(
+    core: &Arc<Core>,
+    tx: Transaction,
+    events: &mpsc::Sender<SipEvent>,
+) -> Result<(), SipError> {
+    if let Some(unsupported) = required_extensions(&tx.original) {
+        return answer(
+            tx,
+            StatusCode::BadExtension,
+            vec![Header::Unsupported(unsupported.into())],
+        )
+        .await;
+    }
+    match tx.original.method {
+        Method::Invite => handle_invite(core, tx, events).await,
+        Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
+        Method::Bye | Method::Info | Method::Update | Method::PRack | Method::Cancel => {
+            answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await
+        }
+        _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
+    }
+}
+
+async fn handle_invite(
+    core: &Arc<Core>,
+    tx: Transaction,
+    events: &mpsc::Sender<SipEvent>,
+) -> Result<(), SipError> {
+    let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
+        return answer(tx, StatusCode::BusyHere, Vec::new()).await;
+    };
+    let offer = match read_offer(&tx.original) {
+        Ok(offer) => offer,
+        Err((status, headers)) => return answer(tx, status, headers).await,
+    };
+    let prepared = match prepare(core, &tx, offer, permit) {
+        Ok(prepared) => prepared,
+        Err(SipError::Media(error)) => {
+            tracing::info!(%error, "refused a call (488)");
+            let warning = Header::Warning(format!("304 attendant \"{error}\"").into());
+            return answer(tx, StatusCode::NotAcceptableHere, vec![warning]).await;
+        }
+        Err(SipError::NoRtpPort { ip, first, last }) => {
+            tracing::warn!(%ip, first, last, "refused a call (503): no free RTP port");
+            return answer(tx, StatusCode::ServiceUnavailable, Vec::new()).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "refused a call (500)");
+            return answer(tx, StatusCode::ServerInternalError, Vec::new()).await;
+        }
+    };
+    let (call, dialog) = prepared;
+    let mut transaction = tx;
+    tokio::spawn(async move {
+        let mut dialog = dialog;
+        if let Err(error) = dialog.handle(&mut transaction).await {
+            tracing::debug!(%error, "INVITE transaction ended");
+        }
+    });
+    match events.try_send(SipEvent::Incoming(call)) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Full(SipEvent::Incoming(call))) => {
+            call.refuse(Refusal::Overloaded { retry_after_s: 5 }).await
+        }
+        // Dropping the call refuses it.
+        Err(_) => Ok(()),
+    }
+}
+
+type Refused = (StatusCode, Vec<Header>);
+
+fn read_offer(request: &Request) -> Result<Option<Sdp>, Refused> {
+    if request.body.is_empty() {
+        return Ok(None);
+    }
+    let is_sdp = request.headers.iter().any(|h| {
+        matches!(h, Header::ContentType(t) if t.value().trim().to_ascii_lowercase().starts_with("application/sdp"))
+    });
+    if !is_sdp {
+        let accept = Header::Accept("application/sdp".into());
+        return Err((StatusCode::UnsupportedMediaType, vec![accept]));
+    }
+    Sdp::parse(&request.body).map(Some).map_err(|error| {
+        let warning = Header::Warning(format!("399 attendant \"{error}\"").into());
+        (StatusCode::BadRequest, vec![warning])
+    })
+}
+
+fn prepare(
+    core: &Arc<Core>,
+    tx: &Transaction,
+    offer: Option<Sdp>,
+    permit: CallPermit,
+) -> Result<(IncomingCall, rsipstack::dialog::invite_dialog::InviteDialog), SipError> {
+    let source = source_of(tx)?;
+    let (socket, lease) = core.ports.bind(core.local_ip(source.ip())?)?;
+    let mut local = LocalMedia {
+        ip: core.advertised_ip(source.ip())?,
+        port: socket.local_addr()?.port(),
+        session_id: u64::from(rand::random::<u32>()),
+        version: 0,
+    };
+    let (answer, media) = match offer {
+        Some(offer) => {
+            let (answer, agreed) = local.answer(&offer, source.ip())?;
+            (Some(answer), MediaOffer::Negotiated(agreed))
+        }
+        None => (None, MediaOffer::Late),
+    };
+    let to_user = called_user(&tx.original);
+    let contact = core.contact(&to_user, source.ip(), transport_of(tx))?;
+    let (state_tx, states) = core.layer.new_dialog_state_channel();
+    let dialog = core
+        .layer
+        .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
+    let current = match media {
+        MediaOffer::Negotiated(agreed) => Some(agreed),
+        MediaOffer::Late => None,
+    };
+    let session = Arc::new(Mutex::new(Session::new(local, current, source.ip())));
+    let (late_tx, late) = match media {
+        MediaOffer::Late => {
+            let (tx, rx) = oneshot::channel();
+            (Some(tx), Some(rx))
+        }
+        MediaOffer::Negotiated(_) => (None, None),
+    };
+    let pump = Pump {
+        core: core.clone(),
+        dialog: dialog.clone(),
+        states,
+        session,
+        late: late_tx,
+        _lease: lease,
+        _permit: permit,
+    };
+    let (control, events) = pump.spawn();
+    let call = IncomingCall {
+        call_id: dialog.id().call_id,
+        from: caller(&tx.original),
+        to_user,
+        source,
+        media,
+        pending: Some(Box::new(Pending {
+            core: core.clone(),
+            control,
+            socket,
+            events,
+            answer,
+            late,
+        })),
+    };
+    Ok((call, dialog))
+}
+
+/// Answers and stays for the retransmissions; an answered INVITE wants its ACK.
+async fn answer(mut tx: Transaction, status: StatusCode, headers: Vec<Header>) -> Result<(), SipError> {
+    tx.reply_with(status, headers, None).await?;
+    if tx.original.method == Method::Invite {
+        let drain = async { while tx.receive().await.is_some() {} };
+        let _ = tokio::time::timeout(TRANSACTION, drain).await;
+    }
+    Ok(())
+}
+
+/// We support no extension yet: all that are required are unsupported.
+fn required_extensions(request: &Request) -> Option<String> {
+    let required: Vec<&str> = request
+        .headers
+        .iter()
+        .filter_map(|h| match h {
+            Header::Require(r) => Some(r.value()),
+            _ => None,
+        })
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty())
+        .collect();
+    (!required.is_empty()).then(|| required.join(", "))
+}
+
+fn source_of(tx: &Transaction) -> Result<SocketAddr, SipError> {
+    let addr = tx
+        .connection
+        .as_ref()
+        .and_then(|c| c.get_remote_addr())
+        .ok_or(SipError::Gone)?;
+    Ok(addr.get_socketaddr()?)
+}
+
+fn transport_of(tx: &Transaction) -> Transport {
+    let tcp = tx
+        .connection
+        .as_ref()
+        .is_some_and(|c| c.get_addr().r#type == Some(rsipstack::sip::Transport::Tcp));
+    if tcp { Transport::Tcp } else { Transport::Udp }
+}
+
+fn called_user(request: &Request) -> String {
+    let user = |uri: &rsipstack::sip::Uri| uri.auth.as_ref().map(|auth| auth.user.clone());
+    user(&request.uri)
+        .or_else(|| {
+            request
+                .to_header()
+                .and_then(|to| to.typed())
+                .ok()
+                .and_then(|to| user(&to.uri))
+        })
+        .unwrap_or_default()
+}
+
+fn caller(request: &Request) -> Caller {
+    let Ok(from) = request.from_header().and_then(|from| from.typed()) else {
+        return Caller::default();
+    };
+    Caller {
+        display: Redacted::new(from.display_name.filter(|name| !name.trim().is_empty())),
+        user: Redacted::new(from.uri.auth.map(|auth| auth.user).unwrap_or_default()),
+        host: from.uri.host_with_port.host.to_string(),
+    }
+}

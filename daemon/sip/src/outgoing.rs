@@ -1,0 +1,173 @@
+//! Outgoing calls. Source: RFC 3261 §13.2.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rsipstack::dialog::authenticate::Credential;
+use rsipstack::dialog::invitation::InviteOption;
+use rsipstack::sip::uri::ParamsExt as _;
+use rsipstack::sip::{self, StatusCodeKind, Uri};
+
+use crate::call::{DialogHandle, Established, Pump, Session, refused};
+use crate::config::Transport;
+use crate::core::{Core, lock, resolve};
+use crate::error::SipError;
+use crate::media::LocalMedia;
+use crate::sdp::{Direction, Sdp};
+
+/// How long a call may ring before it is cancelled.
+const RING: Duration = Duration::from_secs(60);
+/// Our name where no credentials give one.
+const USER: &str = "attendant";
+
+/// Forgets the Call-ID when the INVITE is done, however it ends.
+struct Dialling<'a>(&'a Core, String);
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.dialling).remove(&self.1);
+    }
+}
+
+/// Places a call and waits for the answer; dropping the future cancels it.
+pub(crate) async fn invite(
+    core: &Arc<Core>,
+    target: &str,
+    credentials: Option<(String, String)>,
+) -> Result<Established, SipError> {
+    let callee = parse_target(target)?;
+    let addr = resolve(&callee)
+        .await?
+        .first()
+        .copied()
+        .ok_or(SipError::BadAddress {
+            text: target.to_string(),
+            expected: "a SIP address whose host has an address",
+        })?;
+    let tcp = matches!(callee.transport(), Some(sip::Transport::Tcp));
+    let permit = core
+        .calls
+        .try_admit(core.config.max_calls)
+        .ok_or(SipError::Refused {
+            status: 486,
+            reason: "all our lines are in use".to_string(),
+        })?;
+    let (socket, lease) = core.ports.bind(core.local_ip(addr.ip())?)?;
+    let mut local = LocalMedia {
+        ip: core.advertised_ip(addr.ip())?,
+        port: socket.local_addr()?.port(),
+        session_id: u64::from(rand::random::<u32>()),
+        version: 0,
+    };
+    let offer = local.offer(Direction::SendRecv).to_string();
+    let user = credentials.as_ref().map_or(USER, |(user, _)| user.as_str());
+    let contact = core.contact(user, addr.ip(), if tcp { Transport::Tcp } else { Transport::Udp })?;
+    let mut caller = contact.clone();
+    caller.params.clear();
+    let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
+    lock(&core.dialling).insert(call_id.clone());
+    let _dialling = Dialling(core, call_id.clone());
+    let option = InviteOption {
+        caller,
+        callee,
+        contact,
+        call_id: Some(call_id),
+        offer: Some(offer.into_bytes()),
+        credential: credentials.map(|(username, password)| Credential {
+            username,
+            password,
+            realm: None,
+            auth_username: None,
+        }),
+        ..InviteOption::default()
+    };
+    let (state_tx, states) = core.layer.new_dialog_state_channel();
+    let invited = tokio::time::timeout(RING, core.layer.do_invite(option, state_tx)).await;
+    let (dialog, response) = invited.map_err(|_| SipError::Timeout {
+        seconds: RING.as_secs(),
+    })??;
+    // Dropping `_dialling` only now lets an early BYE find the dialog.
+    let response = response.ok_or(SipError::Gone)?;
+    if response.status_code.kind() != StatusCodeKind::Successful {
+        return Err(match response.status_code.code() {
+            408 => SipError::Timeout { seconds: 32 },
+            _ => refused(&response.status_code),
+        });
+    }
+    let agreed = Sdp::parse(&response.body).and_then(|answer| local.accept(&answer, addr.ip()));
+    let session = Arc::new(Mutex::new(Session::new(
+        local,
+        agreed.as_ref().ok().copied(),
+        addr.ip(),
+    )));
+    let pump = Pump {
+        core: core.clone(),
+        dialog,
+        states,
+        session,
+        late: None,
+        _lease: lease,
+        _permit: permit,
+    };
+    let (control, events) = pump.spawn();
+    // On an unusable answer, dropping the handle hangs up.
+    let handle = DialogHandle::new(control);
+    Ok(Established {
+        socket,
+        media: agreed?,
+        events,
+        handle,
+    })
+}
+
+/// # Errors
+/// [`SipError::BadAddress`] with what would be accepted.
+fn parse_target(target: &str) -> Result<Uri, SipError> {
+    let bad = || SipError::BadAddress {
+        text: target.to_string(),
+        expected: "a SIP address such as sip:100@192.0.2.1 or sip:100@pbx.example:5060;transport=tcp",
+    };
+    let with_scheme = if target.starts_with("sip:") {
+        target.to_string()
+    } else {
+        format!("sip:{target}")
+    };
+    let other_scheme = ["sips:", "tel:", "http:", "https:"]
+        .iter()
+        .any(|scheme| target.starts_with(scheme));
+    if other_scheme || with_scheme.contains(char::is_whitespace) {
+        return Err(bad());
+    }
+    let uri = Uri::try_from(with_scheme.as_str()).map_err(|_| bad())?;
+    match uri.transport() {
+        None | Some(sip::Transport::Udp | sip::Transport::Tcp) => Ok(uri),
+        Some(_) => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_sip_addresses() {
+        for good in [
+            "sip:100@127.0.0.1",
+            "sip:127.0.0.1:5060",
+            "100@pbx.example",
+            "sip:1@h:5060;transport=tcp",
+        ] {
+            assert!(parse_target(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "sip:",
+            "sips:1@h",
+            "sip:a b@h",
+            "sip:1@h;transport=tls",
+            "sip:1@h:99999",
+        ] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
+    }
+}
