@@ -22,8 +22,8 @@ systemd-tmpfiles --create attendant.conf
 
 cat <<'END'
 installed. Next:
-  attendant models fetch                                     the models, once
-  edit /etc/attendant/attendant.toml                         your telephone line
-  systemctl enable --now attendant                           start now and at every boot
-  attendant doctor                                           is all well?
+  sudo attendant models fetch              the models, once
+  sudoedit /etc/attendant/attendant.toml   your telephone line ('attendant config default' prints one to start from)
+  sudo systemctl enable --now attendant    start now and at every boot
+  sudo attendant doctor                    is all well?
 END
