@@ -82,8 +82,7 @@ impl ClauseSplitter {
 
     fn take(&mut self, clause: &str) -> Option<String> {
         let clause = clause.trim();
-        let clause = clause
-            .trim_start_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | ')' | '—' | '–'));
+        let clause = clause.trim_start_matches(['.', ',', ';', ':', '!', '?', ')', '—', '–']);
         let clause = clause
             .trim_end_matches(|c: char| matches!(c, '—' | '–') || c.is_whitespace())
             .trim();
@@ -107,10 +106,10 @@ fn find_cut(text: &str, rule: &Rule) -> Option<usize> {
             if now > 0 {
                 return Some(after);
             }
-        } else if c.is_whitespace() {
-            if let Some(cut) = breath(text, word_start, at, after, now, rule) {
-                return Some(cut);
-            }
+        } else if c.is_whitespace()
+            && let Some(cut) = breath(text, word_start, at, after, now, rule)
+        {
+            return Some(cut);
         }
         if c.is_whitespace() {
             words = now;
@@ -282,7 +281,7 @@ mod tests {
                 &["Ask for J. Smith at the desk.", "Bye."],
             ),
             ("...", &[]),
-            ("Wait... what do you mean?!", &["Wait... what do you mean?!"]),
+            ("Wait... what do you mean?", &["Wait... what do you mean?"]),
         ];
         for (text, want) in cases {
             for size in [1, 2, 3, 7, 1_000] {

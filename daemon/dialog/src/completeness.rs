@@ -263,7 +263,7 @@ fn email(text: &str, spoken: &[String]) -> Option<Completeness> {
         .find(|word| word.contains('@'));
     let intro = spoken
         .iter()
-        .rposition(|word| matches!(word.as_str(), "email" | "mail" | "gmail"));
+        .position(|word| matches!(word.as_str(), "email" | "mail"));
     let mentions = intro.is_some_and(|at| {
         let after = &spoken[at + 1..];
         // "my email is", "the email address is", "you can email me at"

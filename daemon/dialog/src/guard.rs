@@ -15,7 +15,7 @@ use crate::{
 const ECHO: usize = 6;
 /// Shortest run of words that counts as a repetition when said twice in a row.
 const REPEAT: usize = 4;
-/// Longest word passed [bytes]; a stream without spaces is cut there.
+/// Longest word passed [bytes]; at a longer one the reply ends.
 const MAX_WORD: usize = 200;
 
 /// Tokens of chat templates and fences of code: the reply ends before them.
@@ -121,27 +121,20 @@ impl Guard {
         }
         self.held.push_str(piece);
         while self.trigger.is_none() {
-            let Some((at, space)) = self.held.char_indices().find(|(_, c)| c.is_whitespace()) else {
-                if self.held.len() > MAX_WORD {
-                    let word = std::mem::take(&mut self.held);
-                    self.word(&word, &mut passed);
-                }
+            let space = self.held.char_indices().find(|(_, c)| c.is_whitespace());
+            if space.map_or(self.held.len(), |(at, _)| at) > MAX_WORD {
+                self.trigger = Some(Trigger::TooLong);
                 break;
-            };
+            }
+            let Some((at, space)) = space else { break };
             let rest = self.held.split_off(at + space.len_utf8());
             let mut word = std::mem::replace(&mut self.held, rest);
             word.truncate(at);
-            if !word.is_empty() {
-                self.word(&word, &mut passed);
-            }
-            if space == '\n' {
-                self.sentence_start = true;
-            }
-            if self.trigger.is_none()
-                && !self.thinking
-                && (space == '\n' || !word.is_empty())
-                && self.count > 0
-            {
+            let before = passed.len();
+            self.word(&word, &mut passed);
+            self.sentence_start |= space == '\n';
+            // A space only behind a word, but a line's end always: it separates.
+            if self.trigger.is_none() && (passed.len() > before || (space == '\n' && self.count > 0)) {
                 passed.push(if space == '\n' { '\n' } else { ' ' });
             }
         }
@@ -152,7 +145,7 @@ impl Guard {
     pub fn finish(&mut self) -> String {
         let mut passed = String::new();
         let word = std::mem::take(&mut self.held);
-        if self.trigger.is_none() && !word.is_empty() {
+        if self.trigger.is_none() && !word.is_empty() && word.len() <= MAX_WORD {
             self.word(&word, &mut passed);
         }
         passed
@@ -357,7 +350,7 @@ mod tests {
 
     #[test]
     fn ends_a_run_on_at_a_sentence() {
-        let text = "This is a sentence of seven words here. ".repeat(1)
+        let text = "This is a sentence of seven words here. ".to_owned()
             + "Then comes another one that is quite a bit longer than the first. And a third. And a fourth.";
         let (passed, trigger) = stream(&text);
         assert_eq!(trigger, Some(Trigger::TooLong));

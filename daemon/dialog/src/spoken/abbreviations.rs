@@ -17,6 +17,8 @@ const ALWAYS: &[(&str, &str)] = &[
     ("asap", "as soon as possible"),
     ("btw", "by the way"),
     ("fyi", "for your information"),
+    ("a.m", "AM"),
+    ("p.m", "PM"),
     ("e.g", "for example"),
     ("i.e", "that is"),
     ("vs", "versus"),
@@ -191,9 +193,13 @@ pub fn expand(core: &str, stop: bool, previous: Option<&str>, next: Option<&str>
         return Some(long);
     }
     let capital = |word: Option<&str>| word.is_some_and(|word| word.starts_with(|c: char| c.is_uppercase()));
-    // "Oak St", "12 Hill Dr." against "Dr. Hill", "St. Mary".
-    let named = capital(previous)
-        && !previous.is_some_and(|word| matches!(word, "The" | "A" | "Is" | "At" | "Ask" | "Call" | "See"));
+    // "Oak St", "23rd St.", "12 Hill Dr." against "Dr. Hill", "St. Mary".
+    let ordinal = previous.is_some_and(|word| {
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(char::is_alphabetic)
+    });
+    let plain =
+        previous.is_some_and(|word| matches!(word, "The" | "A" | "Is" | "At" | "Ask" | "Call" | "See"));
+    let named = (capital(previous) && !plain) || ordinal;
     if let Some((_, long)) = STREETS.iter().find(|(short, _)| *short == core)
         && named
         && !(matches!(core, "St" | "Dr") && capital(next))

@@ -22,6 +22,24 @@ use time::Time;
 /// Most text read at once [bytes]; a clause is far shorter. The rest is cut off.
 const MAX_BYTES: usize = 20_000;
 
+/// Words that make the number behind them a string of digits.
+const CODES: &[&str] = &[
+    "extension",
+    "ext",
+    "code",
+    "pin",
+    "zip",
+    "account",
+    "order",
+    "invoice",
+    "reference",
+    "confirmation",
+    "flight",
+    "ticket",
+    "case",
+    "number",
+];
+
 /// The words for `text`.
 pub fn spoken(text: &str) -> String {
     let mut end = text.len().min(MAX_BYTES);
@@ -86,8 +104,9 @@ fn split_range(raw: &str) -> Vec<Token> {
     let (Some(from), Some(to), None) = (parts.next(), parts.next(), parts.next()) else {
         return whole(token);
     };
-    let telephone =
-        from.len() == 3 && to.len() == 4 && (from.to_owned() + to).bytes().all(|b| b.is_ascii_digit());
+    // "555-0199", and the postal code "62704-1234".
+    let numeric = from.bytes().chain(to.bytes()).all(|b| b.is_ascii_digit());
+    let telephone = numeric && matches!((from.len(), to.len()), (3 | 5, 4));
     let known = abbreviations::expand(&token.core, false, None, None).is_some();
     if telephone
         || known
@@ -140,6 +159,8 @@ struct Reading {
     /// Tokens taken.
     used: usize,
     stop: FullStop,
+    /// An opening bracket belongs to the reading: "(555) 123-4567".
+    brackets: bool,
 }
 
 /// What becomes of the full stop behind a reading.
@@ -154,11 +175,19 @@ enum FullStop {
 }
 
 impl Reading {
-    fn of(words: String, used: usize) -> Reading {
+    fn of(words: impl Into<String>, used: usize) -> Reading {
         Reading {
-            words,
+            words: words.into(),
             used,
             stop: FullStop::Stays,
+            brackets: false,
+        }
+    }
+
+    fn stopping(words: impl Into<String>, used: usize, stop: FullStop) -> Reading {
+        Reading {
+            stop,
+            ..Reading::of(words, used)
         }
     }
 }
@@ -182,13 +211,18 @@ impl Reader<'_> {
             }
             let reading = self.read();
             let used = reading.used.max(1);
-            let lead = token.lead.clone();
+            let lead = if reading.brackets {
+                String::new()
+            } else {
+                token.lead.clone()
+            };
             let last = self.tokens.get(self.at + used - 1);
             let tail = last.map(|last| last.tail.clone()).unwrap_or_default();
             let at_end = self.tokens.len() == self.at + used;
             let drops = match reading.stop {
                 FullStop::Stays => false,
-                FullStop::Either => !self.ends_sentence(self.at + used),
+                // "Mill Rd., Springfield": another mark follows, so the stop was the abbreviation's.
+                FullStop::Either => tail.len() > 1 || !self.ends_sentence(self.at + used),
                 FullStop::Goes => !at_end,
             };
             let tail = if drops {
@@ -249,13 +283,10 @@ impl Reader<'_> {
             self.emit("", "to", "");
         } else {
             let tail = self.token(0).map(|token| token.tail.clone()).unwrap_or_default();
-            let mark = match tail
+            let mark = tail
                 .chars()
                 .find(|c| matches!(c, '.' | '!' | '?' | ',' | ';' | ':'))
-            {
-                Some(mark) => mark,
-                None => ',',
-            };
+                .unwrap_or(',');
             let speaks = self.out.ends_with(|c: char| c.is_alphanumeric());
             let dash = self.core(0).is_some_and(|core| !core.is_empty());
             if speaks && (dash || !tail.is_empty()) && (mark != ',' || self.at + 1 < self.tokens.len()) {
@@ -289,6 +320,7 @@ impl Reader<'_> {
 
     fn read(&self) -> Reading {
         self.addresses()
+            .or_else(|| self.known_figure())
             .or_else(|| self.telephone())
             .or_else(|| self.date())
             .or_else(|| self.time_of_day())
@@ -304,6 +336,14 @@ impl Reader<'_> {
         let core = self.core(0)?;
         let words = address::email(core).or_else(|| address::url(core))?;
         Some(Reading::of(words, 1))
+    }
+
+    /// "24/7" and other figures with a reading of their own.
+    fn known_figure(&self) -> Option<Reading> {
+        let core = self
+            .core(0)
+            .filter(|core| core.contains(|c: char| c.is_ascii_digit()))?;
+        Some(Reading::of(abbreviations::expand(core, false, None, None)?, 1))
     }
 
     fn telephone(&self) -> Option<Reading> {
@@ -338,7 +378,10 @@ impl Reader<'_> {
             )
         });
         let (words, used) = phone::read(&raws, announced)?;
-        Some(Reading::of(words, used))
+        Some(Reading {
+            brackets: true,
+            ..Reading::of(words, used)
+        })
     }
 
     fn date(&self) -> Option<Reading> {
@@ -396,11 +439,7 @@ impl Reader<'_> {
             return Some(Reading::of(format!("{name} {}", numbers::year(year)), 2));
         }
         let in_range = self.previous() == Some("to") || self.core(1) == Some("to");
-        (!short || stop.starts_with('.') || in_range).then(|| Reading {
-            words: name.to_owned(),
-            used: 1,
-            stop: abbreviated(short),
-        })
+        (!short || stop.starts_with('.') || in_range).then(|| Reading::stopping(name, 1, abbreviated(short)))
     }
 
     /// A year behind a date: "March 5, 2026".
@@ -425,11 +464,7 @@ impl Reader<'_> {
                 next == "to" || next == "closed" || next.starts_with(|c: char| c.is_ascii_digit())
             })
             || self.previous().is_some_and(|word| time::weekday(word).is_some());
-        sure.then(|| Reading {
-            words: name.to_owned(),
-            used: 1,
-            stop: abbreviated(short),
-        })
+        sure.then(|| Reading::stopping(name, 1, abbreviated(short)))
     }
 
     fn time_of_day(&self) -> Option<Reading> {
@@ -440,22 +475,17 @@ impl Reader<'_> {
         let dotted = self
             .core(used - 1)
             .is_some_and(|last| last.ends_with(".m") || last.ends_with(".M"));
-        Some(Reading {
-            words: time.words(),
-            used,
-            stop: abbreviated(dotted),
-        })
+        Some(Reading::stopping(time.words(), used, abbreviated(dotted)))
     }
 
     fn money(&self) -> Option<Reading> {
         let core = self.core(0)?;
-        let (amount, per) = match core.split_once('/') {
-            Some((amount, unit)) => (amount, Some(amount::per(unit)?)),
-            None => (core, None),
-        };
-        let next = if per.is_none() { self.joined(1) } else { None };
+        let mut parts = core.split('/');
+        let amount = parts.next()?;
+        let per = parts.map(amount::per).collect::<Option<Vec<_>>>()?;
+        let next = if per.is_empty() { self.joined(1) } else { None };
         let (mut words, took_next) = amount::money(amount, next)?;
-        if let Some(unit) = per {
+        for unit in per {
             words = format!("{words} per {unit}");
         }
         Some(Reading::of(words, 1 + usize::from(took_next)))
@@ -464,6 +494,9 @@ impl Reader<'_> {
     /// Numbers that name a thing: houses, rooms, codes, "No. 5", "#5".
     fn numeric_reference(&self) -> Option<Reading> {
         let core = self.core(0)?;
+        if core == "#" && matches!(self.previous_lower().as_str(), "press" | "hit" | "the" | "or") {
+            return Some(Reading::of("pound", 1));
+        }
         if let Some(number) = core.strip_prefix('#') {
             let words = numbers::ungrouped(number)
                 .filter(|n| !n.is_empty())
@@ -478,44 +511,41 @@ impl Reader<'_> {
         if matches!(core, "No" | "Nos" | "no") && stop {
             self.core(1)
                 .filter(|next| next.starts_with(|c: char| c.is_ascii_digit()))?;
-            return Some(Reading {
-                words: "number".to_owned(),
-                used: 1,
-                stop: FullStop::Goes,
-            });
+            return Some(Reading::stopping("number", 1, FullStop::Goes));
         }
         if let Some(state) = abbreviations::state(core)
-            && self
-                .core(1)
-                .is_some_and(|zip| zip.len() == 5 && zip.bytes().all(|b| b.is_ascii_digit()))
+            && self.core(1).is_some_and(is_zip)
         {
             return Some(Reading::of(state.to_owned(), 1));
+        }
+        if is_zip(core)
+            && let Some((zip, more)) = core.split_once('-')
+        {
+            return Some(Reading::of(
+                format!("{}, {}", numbers::digits(zip), numbers::digits(more)),
+                1,
+            ));
         }
         if core.is_empty() || !core.bytes().all(|b| b.is_ascii_digit()) || core.len() > 12 {
             return None;
         }
         let before = self.previous_lower();
-        let coded = matches!(
-            before.as_str(),
-            "extension"
-                | "ext"
-                | "code"
-                | "pin"
-                | "zip"
-                | "account"
-                | "order"
-                | "invoice"
-                | "reference"
-                | "confirmation"
-                | "flight"
-                | "ticket"
-                | "case"
-                | "number"
-        );
+        let code = |word: &str| CODES.contains(&word);
+        let coded = code(&before)
+            || (matches!(before.as_str(), "is" | "was" | "be")
+                && self.tokens[..self.at]
+                    .iter()
+                    .rev()
+                    .skip(1)
+                    .take(3)
+                    .any(|token| code(&token.core.to_lowercase())));
         let state_before = self
             .previous()
             .is_some_and(|word| abbreviations::state(word).is_some());
-        if (coded && core.len() >= 3) || (core.len() == 5 && state_before) {
+        let dialled = core.len() == 3
+            && matches!(before.as_str(), "dial" | "call" | "text")
+            && !self.joined(1).is_some_and(|next| next.ends_with('s'));
+        if dialled || (coded && core.len() >= 3) || (core.len() == 5 && state_before) {
             return Some(Reading::of(numbers::digits(core), 1));
         }
         let room = matches!(
@@ -553,18 +583,18 @@ impl Reader<'_> {
             && self.core(2) == Some("ft")
             && let Some(words) = numbers::written(core)
         {
-            return Some(Reading {
-                words: format!("{words} square feet"),
-                used: 3,
-                stop: FullStop::Either,
-            });
+            return Some(Reading::stopping(
+                format!("{words} square feet"),
+                3,
+                FullStop::Either,
+            ));
         }
         let (words, took_next) = amount::measure(core, self.joined(1))?;
-        Some(Reading {
+        Some(Reading::stopping(
             words,
-            used: 1 + usize::from(took_next),
-            stop: FullStop::Either,
-        })
+            1 + usize::from(took_next),
+            FullStop::Either,
+        ))
     }
 
     fn number(&self) -> Option<Reading> {
@@ -656,17 +686,21 @@ impl Reader<'_> {
             (true, false) => FullStop::Either,
             (false, _) => FullStop::Stays,
         };
-        Some(Reading {
-            words: long.to_owned(),
-            used: 1,
-            stop,
-        })
+        Some(Reading::stopping(long, 1, stop))
     }
 
     fn word(&self) -> Reading {
         let core = self.core(0).unwrap_or_default();
         Reading::of(plain(core), 1)
     }
+}
+
+/// `62704` or `62704-1234`.
+fn is_zip(text: &str) -> bool {
+    let (zip, more) = text.split_once('-').unwrap_or((text, ""));
+    zip.len() == 5
+        && matches!(more.len(), 0 | 4)
+        && zip.bytes().chain(more.bytes()).all(|b| b.is_ascii_digit())
 }
 
 /// A number that is a name: short ones as numbers, long ones digit by digit.
@@ -698,6 +732,7 @@ fn ordinal_or_decade(core: &str) -> Option<String> {
                 None => format!("{words}s"),
             })
         }
+        "s" | "'s" => Some(format!("{}s", numbers::cardinal(n))),
         _ => None,
     }
 }
@@ -727,7 +762,7 @@ fn plain(core: &str) -> String {
     }
     let mut words: Vec<String> = Vec::new();
     for part in core
-        .split(|c: char| matches!(c, '/' | '–' | '_' | '|' | '\\' | '"'))
+        .split(['/', '–', '_', '|', '\\', '"'])
         .filter(|part| !part.is_empty())
     {
         if !words.is_empty() && core.contains('/') {
@@ -782,11 +817,15 @@ fn mixed(part: &str) -> Vec<String> {
             let said = if run.starts_with(|c: char| c.is_ascii_digit()) {
                 name_number(&run)
             } else {
-                let clean: String = run.chars().filter(|c| c.is_alphabetic() || *c == '\'').collect();
-                let upper = clean.len() <= 3 && clean.chars().all(char::is_uppercase);
+                let clean: String = run.chars().filter(|c| c.is_alphabetic()).collect();
+                let pronounceable = clean.len() > 3 && clean.contains(['A', 'E', 'I', 'O', 'U']);
                 if clean.is_empty() {
-                    "point".to_owned()
-                } else if upper {
+                    if run.contains('\'') {
+                        continue;
+                    } else {
+                        "point".to_owned()
+                    }
+                } else if !pronounceable && clean.chars().all(char::is_uppercase) {
                     letters(&clean)
                 } else {
                     clean
@@ -913,7 +952,7 @@ mod tests {
                 "number five is alive. No. I mean it.",
             ),
             ("Order #12345", "Order number one two three four five"),
-            ("Your code is 4071.", "Your code is four thousand seventy-one."),
+            ("Your code is 4071.", "Your code is four zero seven one."),
             ("Use code 4071.", "Use code four zero seven one."),
             ("A 5-minute walk", "A five minute walk"),
             ("A Ford F150", "A Ford F-one five zero"),
@@ -934,6 +973,21 @@ mod tests {
             ("COVID-19", "COVID nineteen"),
             ("007", "zero zero seven"),
             ("$", "dollars"),
+            ("$5/person/day", "five dollars per person per day"),
+            (
+                "Springfield, IL 62704-1234.",
+                "Springfield, Illinois six two seven zero four, one two three four.",
+            ),
+            (
+                "Call 911 now, or press #.",
+                "Call nine one one now, or press pound.",
+            ),
+            ("1000s of parts", "one thousands of parts"),
+            ("The a.m. shift", "The AM shift"),
+            ("On the 23rd St. side", "On the twenty-third Street side"),
+            ("It's 6'2\" tall.", "It's six two tall."),
+            ("Ask ext. 204.", "Ask extension two zero four."),
+            ("A VIN of 1HGCM82", "A VIN of one H-G-C-M-eighty-two"),
             ("...", ""),
             ("Müller's café", "Müller's café"),
         ];

@@ -124,7 +124,7 @@ pub fn house(n: u64) -> String {
         100..=999 if n % 100 < 10 => format!("{} oh {}", one(n / 100), one(n % 100)),
         100..=999 => format!("{} {}", one(n / 100), below_hundred(n % 100)),
         1_000..=9_999 if n.is_multiple_of(1_000) => cardinal(n),
-        1_000..=9_999 if n % 100 == 0 => format!("{} hundred", cardinal(n / 100)),
+        1_000..=9_999 if n.is_multiple_of(100) => format!("{} hundred", cardinal(n / 100)),
         1_000..=9_999 if n % 100 < 10 => format!("{} oh {}", cardinal(n / 100), one(n % 100)),
         1_000..=9_999 => format!("{} {}", cardinal(n / 100), below_hundred(n % 100)),
         _ => digits(&n.to_string()),
