@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn percentiles_by_nearest_rank() {
-        let cases: &[(&[u32], Option<(u32, u32)>)] = &[
+        type Case = (&'static [u32], Option<(u32, u32)>);
+        let cases: &[Case] = &[
             (&[], None),
             (&[7], Some((7, 7))),
             (&[30, 10, 20], Some((20, 30))),

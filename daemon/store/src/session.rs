@@ -105,16 +105,16 @@ impl State {
 
     /// Whether the life cycle has a step from here to `next`.
     pub const fn may_become(self, next: State) -> bool {
-        match (self, next) {
+        matches!(
+            (self, next),
             (State::Created, State::Ready)
-            | (State::Ready, State::InProgress)
-            | (State::InProgress, State::Completed) => true,
-            (
-                State::Created | State::Ready | State::InProgress,
-                State::Terminated | State::Failed | State::Expired,
-            ) => true,
-            _ => false,
-        }
+                | (State::Ready, State::InProgress)
+                | (State::InProgress, State::Completed)
+                | (
+                    State::Created | State::Ready | State::InProgress,
+                    State::Terminated | State::Failed | State::Expired
+                )
+        )
     }
 }
 
