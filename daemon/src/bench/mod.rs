@@ -1,0 +1,77 @@
+//! Bench: what callers hear, measured on this machine.
+//!
+//! ```text
+//! corpus ─> calls ─> lanes (N at once) ─> caller ══SIP, RTP══> a daemon of our own
+//!                                            │                        │
+//!                     packets, reply times ──┤   transcripts, stages ─┤ (its record)   CPU, memory (/proc)
+//!                                            └──────> report <────────┘
+//! ```
+//!
+//! Starts what it needs: a daemon of its own as a child, on ports of the system's choice, with a fresh record unless
+//! `--data-dir` names one. Times come from the caller's packets; the daemon's record only adds what a caller cannot
+//! know: what was understood, and how long each stage took.
+
+pub mod corpus;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod wer;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use attendant_models::Profile;
+use clap::Args;
+
+/// Arguments of `attendant bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Utterances spoken in all; 40 take about eight minutes
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub turns: u32,
+    /// Calls at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub calls: u32,
+    /// Models: small, standard or custom [default: by cores and memory, as the daemon chooses]
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<Profile>,
+    /// Keep the daemon's record here [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The same number gives the same calls
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Utterances in one call
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub turns_per_call: u32,
+    /// Only play this many recorded human prompts and report what was understood of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub wer_prompts: Option<u32>,
+    /// Noise of the caller's room [dBov]; 0 for none
+    #[arg(long, value_name = "DBOV", default_value_t = -65.0, allow_negative_numbers = true)]
+    pub noise: f64,
+    /// Save each call here as a WAV file
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Also list every turn
+    #[arg(long)]
+    pub list: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `attendant bench` to its end. Starts its own runtime: call it from a plain thread.
+///
+/// # Errors
+/// When the daemon does not start, no voice can be had, or no call at all succeeds.
+pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let report = run::measure(&args)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        report.print(&mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
