@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::catalog::{Kind, Profile};
 use crate::error::ModelError;
 use crate::fetch::{Existing, Options};
-use crate::files::{Listing, ModelStore, Origin, State};
+use crate::files::{ModelStore, Origin};
+use crate::listing::{Listing, State};
 use crate::progress::{self, Style};
 
 /// Commands for model files.

@@ -13,10 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::{self, Blob, Blobs};
+use crate::blobs::{self, Blobs};
 use crate::catalog::{Catalog, Kind, Model, Profile, Role, Slots};
 use crate::error::ModelError;
-use crate::inspect;
+use crate::listing::State;
 
 /// Where models are kept: `$ATTENDANT_MODELS_DIR`, else the service's state directory, else `/var/lib/attendant/models`
 /// if it exists, else the user's cache.
@@ -60,7 +60,7 @@ pub(crate) struct Index {
     version: u32,
     /// Slots of the custom profile that were chosen.
     #[serde(default)]
-    custom: BTreeMap<Kind, String>,
+    pub custom: BTreeMap<Kind, String>,
     #[serde(default)]
     pub models: BTreeMap<String, Installed>,
 }
@@ -138,56 +138,6 @@ pub struct Voice {
     pub onnx: PathBuf,
     /// The description.
     pub json: PathBuf,
-}
-
-/// A line of `models list`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Listing {
-    /// Short name.
-    pub id: String,
-    /// What it is for.
-    pub kind: Kind,
-    /// One line for people.
-    pub title: String,
-    /// All its files [bytes].
-    pub size: u64,
-    /// SPDX, where known.
-    pub license: Option<String>,
-    /// What a careful reader should know about that licence.
-    pub license_note: Option<String>,
-    /// ISO 639 codes, where known.
-    pub languages: Vec<String>,
-    /// When to choose it; only for models of the catalog.
-    pub good_for: Option<String>,
-    /// Memory of its engine [MiB]; only for models of the catalog.
-    pub memory_mb: Option<u32>,
-    /// Whether it is here.
-    pub state: State,
-    /// Profiles that use it.
-    pub profiles: Vec<String>,
-}
-
-/// Whether a model is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// All its files are here.
-    Installed,
-    /// Can be fetched.
-    Available,
-    /// A file is gone or has another size.
-    Damaged,
-}
-
-/// What `verify` found about one model.
-#[derive(Debug, Clone, Serialize)]
-pub struct Verified {
-    /// The model.
-    pub id: String,
-    /// How it came here, which decides how to repair it.
-    pub origin: Origin,
-    /// What is wrong; nothing if it is sound.
-    pub problem: Option<String>,
 }
 
 /// Held while the store changes; released when dropped, also by a crash.
@@ -300,103 +250,6 @@ impl ModelStore {
             .collect())
     }
 
-    /// All models: installed ones and those that can be fetched for this processor.
-    ///
-    /// # Errors
-    /// [`ModelError::Catalog`], never with the built-in one.
-    pub fn list(&self) -> Result<Vec<Listing>, ModelError> {
-        let mut slots = Vec::new();
-        for profile in [Profile::Small, Profile::Standard, Profile::Custom] {
-            if profile != Profile::Custom || !self.index.custom.is_empty() {
-                slots.push((profile.to_string(), self.slots(profile)?));
-            }
-        }
-        let profiles_of = |id: &str, kind: Kind| -> Vec<String> {
-            let uses = |slots: &Slots| {
-                kind == Kind::Runtime
-                    || [&slots.stt, &slots.llm, &slots.voice]
-                        .iter()
-                        .any(|used| *used == id)
-            };
-            slots
-                .iter()
-                .filter(|(_, slots)| uses(slots))
-                .map(|(name, _)| name.clone())
-                .collect()
-        };
-        let here = |model: &&Model| {
-            model
-                .arch
-                .as_deref()
-                .is_none_or(|arch| arch == std::env::consts::ARCH)
-                || self.index.models.contains_key(&model.id)
-        };
-        let mut lines: Vec<Listing> = self
-            .catalog
-            .models()
-            .iter()
-            .filter(here)
-            .map(|model| Listing {
-                id: model.id.clone(),
-                kind: model.kind,
-                title: model.title.clone(),
-                size: model.size(),
-                license: Some(model.license.clone()),
-                license_note: model.license_note.clone(),
-                languages: model.languages.clone(),
-                good_for: Some(model.good_for.clone()),
-                memory_mb: Some(model.memory_mb),
-                state: self.state_of(&model.id),
-                profiles: profiles_of(&model.id, model.kind),
-            })
-            .collect();
-        for (id, installed) in &self.index.models {
-            if self.catalog.get(id).is_none() {
-                lines.push(Listing {
-                    id: id.clone(),
-                    kind: installed.kind,
-                    title: installed.title.clone(),
-                    size: installed.files.iter().map(|file| file.size).sum(),
-                    license: installed.license.clone(),
-                    license_note: None,
-                    languages: installed.languages.clone(),
-                    good_for: None,
-                    memory_mb: None,
-                    state: self.state_of(id),
-                    profiles: profiles_of(id, installed.kind),
-                });
-            }
-        }
-        lines.sort_by_key(|line| line.kind);
-        Ok(lines)
-    }
-
-    /// Reads every installed file and compares checksums; `begin` is told each model first.
-    ///
-    /// # Errors
-    /// [`ModelError::Io`] when a file that is there cannot be read.
-    pub fn verify(&self, mut begin: impl FnMut(&str, u64)) -> Result<Vec<Verified>, ModelError> {
-        let mut results = Vec::new();
-        for (id, installed) in &self.index.models {
-            begin(id, installed.files.iter().map(|file| file.size).sum());
-            let mut problem = None;
-            for file in &installed.files {
-                let path = self.blobs.path(&file.sha256);
-                if !path.exists() {
-                    problem = Some(format!("{} is gone", file.name));
-                } else if !self.blobs.is_intact(&file.sha256, file.size)? {
-                    problem = Some(format!("{} ({}) has changed", file.name, path.display()));
-                }
-            }
-            results.push(Verified {
-                id: id.clone(),
-                origin: installed.origin,
-                problem,
-            });
-        }
-        Ok(results)
-    }
-
     /// Makes the custom profile use `id` in the slot of its kind.
     ///
     /// # Errors
@@ -441,77 +294,6 @@ impl ModelStore {
             freed += file.size;
         }
         Ok(freed)
-    }
-
-    /// Copies a technician's file into the store after checking that an engine here can run it. A file that the
-    /// catalog knows gets the catalog's id. Returns the id.
-    ///
-    /// # Errors
-    /// [`ModelError::NotAModel`] with what it is instead; [`ModelError::DiskFull`]; [`ModelError::Io`].
-    pub fn add(&mut self, path: &Path) -> Result<String, ModelError> {
-        let found = match inspect::inspect(path) {
-            Err(refusal @ ModelError::NotAModel { .. }) => match self.pinned_library(path)? {
-                Some(model) => {
-                    let role = Role::Library;
-                    inspect::Inspected {
-                        kind: model.kind,
-                        summary: model.title.clone(),
-                        license: None,
-                        languages: Vec::new(),
-                        files: vec![(role, path.to_path_buf())],
-                    }
-                }
-                None => return Err(refusal),
-            },
-            found => found?,
-        };
-        let _lock = self.lock(|| {})?;
-        let size = found
-            .files
-            .iter()
-            .map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()))
-            .sum();
-        self.check_room(size)?;
-        let mut files = Vec::new();
-        for (role, path) in &found.files {
-            let Blob { sha256, size } = self.copy_in(path)?;
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            files.push(StoredFile {
-                role: *role,
-                name,
-                sha256,
-                size,
-            });
-        }
-        if let Some(model) = self.catalog_model(&files).cloned() {
-            self.register_catalog(&model)?;
-            return Ok(model.id);
-        }
-        if let Some((id, _)) = self
-            .index
-            .models
-            .iter()
-            .find(|(_, model)| same_files(&model.files, &files))
-        {
-            return Ok(id.clone());
-        }
-        let id = self.free_id(path);
-        let installed = Installed {
-            kind: found.kind,
-            title: found.summary,
-            license: found.license,
-            languages: found.languages,
-            origin: Origin::Added,
-            installed_at: now(),
-            files,
-        };
-        self.index.models.insert(id.clone(), installed);
-        self.save()?;
-        Ok(id)
     }
 
     /// The installed model of that id.
@@ -635,7 +417,7 @@ impl ModelStore {
         Ok(path)
     }
 
-    fn runtime_id(&self) -> String {
+    pub(crate) fn runtime_id(&self) -> String {
         let arch = std::env::consts::ARCH;
         self.catalog
             .runtime(arch)
@@ -669,79 +451,7 @@ impl ModelStore {
         }
     }
 
-    fn copy_in(&self, path: &Path) -> Result<Blob, ModelError> {
-        let mut from = File::open(path).map_err(ModelError::io("read", path))?;
-        let size = from.metadata().map_err(ModelError::io("read", path))?.len();
-        let blob = self.blobs.install(&path.display().to_string(), None, |out| {
-            std::io::copy(&mut from, &mut &mut *out)
-                .map_err(ModelError::io("copy", path))
-                .map(drop)
-        })?;
-        if blob.size != size {
-            self.blobs.remove(&blob.sha256)?;
-            let reason = format!(
-                "only {} of its {size} bytes could be read; is the stick still in?",
-                blob.size
-            );
-            return Err(ModelError::NotAModel {
-                path: path.to_path_buf(),
-                reason,
-            });
-        }
-        Ok(blob)
-    }
-
-    /// The catalog's library that `path` is a copy of; read only if the size fits.
-    fn pinned_library(&self, path: &Path) -> Result<Option<Model>, ModelError> {
-        let size = fs::metadata(path).map_err(ModelError::io("read", path))?.len();
-        let fits = |model: &&Model| model.kind == Kind::Runtime && model.size() == size;
-        if !self.catalog.models().iter().any(|model| fits(&model)) {
-            return Ok(None);
-        }
-        let sha256 = blobs::sha256_of(path)?;
-        Ok(self.catalog.by_sha256(&sha256).map(|(model, _)| model.clone()))
-    }
-
-    /// The catalog's model that consists of exactly these files.
-    fn catalog_model(&self, files: &[StoredFile]) -> Option<&Model> {
-        self.catalog.models().iter().find(|model| {
-            model.files.len() == files.len()
-                && model
-                    .files
-                    .iter()
-                    .zip(files)
-                    .all(|(want, have)| want.sha256 == have.sha256)
-        })
-    }
-
-    /// An id made of the file's name that nobody has.
-    fn free_id(&self, path: &Path) -> String {
-        let stem = path.file_name().unwrap_or_default().to_string_lossy();
-        let stem = [".onnx.json", ".onnx", ".gguf", ".bin"]
-            .iter()
-            .find_map(|extension| stem.strip_suffix(extension))
-            .unwrap_or(&stem);
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        };
-        let base: String = stem.chars().map(plain).collect();
-        let base = base.trim_matches(['.', '-']);
-        let base = if base.is_empty() { "model" } else { base };
-        let taken = |id: &str| self.index.models.contains_key(id) || self.catalog.get(id).is_some();
-        if !taken(base) {
-            return base.to_string();
-        }
-        (2u32..)
-            .map(|n| format!("{base}-{n}"))
-            .find(|id| !taken(id))
-            .unwrap_or_else(|| base.to_string())
-    }
-
-    fn save(&mut self) -> Result<(), ModelError> {
+    pub(crate) fn save(&mut self) -> Result<(), ModelError> {
         self.index.version = INDEX_VERSION;
         let path = self.dir.join("index.json");
         let mut text = serde_json::to_vec_pretty(&self.index).map_err(|error| ModelError::Index {
@@ -775,13 +485,7 @@ fn read_index(path: &Path) -> Result<Index, ModelError> {
     Ok(index)
 }
 
-fn same_files(one: &[StoredFile], other: &[StoredFile]) -> bool {
-    one.iter()
-        .map(|file| &file.sha256)
-        .eq(other.iter().map(|file| &file.sha256))
-}
-
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

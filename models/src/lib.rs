@@ -1,4 +1,5 @@
 //! Engines (speech to text, language model, text to speech) as worker processes, and the model files they run.
+mod add;
 mod blobs;
 pub mod catalog;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod fetch;
 pub mod files;
 mod ggml;
 pub mod inspect;
+pub mod listing;
 mod mel;
 pub mod permit;
 mod pip;
