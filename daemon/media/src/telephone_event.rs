@@ -219,7 +219,8 @@ impl Sender {
         }
     }
 
-    fn take(&mut self) -> Option<u8> {
+    /// Takes the next waiting event code, for a peer to whom digits are sent as sound.
+    pub fn take(&mut self) -> Option<u8> {
         self.waiting = self.waiting.checked_sub(1)?;
         let code = self.queue[0];
         self.queue.copy_within(1.., 0);
