@@ -56,7 +56,11 @@ impl IntoResponse for PageError {
             Self::NotFound => (StatusCode::NOT_FOUND, "no such call\n").into_response(),
             Self::Store(error) => {
                 tracing::error!(%error, "a page could not be read from the record");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the record could not be read; see the log\n").into_response()
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the record could not be read; see the log\n",
+                )
+                    .into_response()
             }
             Self::Task => (StatusCode::INTERNAL_SERVER_ERROR, "stopped in between\n").into_response(),
         }
@@ -113,7 +117,7 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         "lines": lines,
         "response_ms": response.map(|r| serde_json::json!({ "p50": r.p50_ms, "p95": r.p95_ms, "turns": r.turns })),
         "rt_audio": {
-            "realtime": rt.realtime, "ticks": rt.ticks, "late_over_5_ms": rt.late_over_5_ms(), "max_late_us": rt.max_late_us,
+            "realtime": rt.realtime, "ticks": rt.ticks, "late_over_5_ms": rt.late_ticks.over_5_ms, "max_late_us": rt.max_late_us,
         },
     }))
 }
@@ -134,7 +138,10 @@ async fn api_call(
 }
 
 async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("admin/style.css"))
+    (
+        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
+        include_str!("admin/style.css"),
+    )
 }
 
 fn page(title: &str, content: &Markup) -> Response {

@@ -33,7 +33,15 @@ impl Daemon {
     /// When it ends before; its own message is on standard error.
     pub fn start(config: &Path) -> anyhow::Result<Self> {
         let exe = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut process = Command::new(exe)
+        Self::start_program(&exe, config)
+    }
+
+    /// The same for another copy of the program.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_program(program: &Path, config: &Path) -> anyhow::Result<Self> {
+        let mut process = Command::new(program)
             .arg("serve")
             .arg("--config")
             .arg(config)
@@ -50,7 +58,11 @@ impl Daemon {
                 }
             });
         }
-        let mut daemon = Self { process, uri: String::new(), admin: String::new() };
+        let mut daemon = Self {
+            process,
+            uri: String::new(),
+            admin: String::new(),
+        };
         while let Ok(line) = ready.recv_timeout(READY) {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["ready", uri, "admin", admin] = words.as_slice() {

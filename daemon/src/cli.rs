@@ -79,6 +79,9 @@ struct DoctorArgs {
 struct DemoArgs {
     #[command(flatten)]
     config: ConfigArg,
+    /// Models to use when no configuration says so: small, standard or custom.
+    #[arg(long)]
+    profile: Option<String>,
     /// End after the first call instead of staying up.
     #[arg(long)]
     once: bool,
@@ -109,9 +112,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = Config::load(args.config.config.as_deref())?;
             let report = runtime()?.block_on(doctor::examine(&config, !args.no_call));
             report.print(args.json);
-            return Ok(if report.healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if report.healthy() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
-        Command::Demo(args) => return demo::run(args.config.config.as_deref(), args.once),
+        Command::Demo(args) => return demo::run(args.config.config.as_deref(), args.profile, args.once),
         Command::Models { models_dir, command } => {
             let dir = models_dir.unwrap_or_else(attendant_models::default_dir);
             attendant_models::cli::run(command, &dir)?;
@@ -119,7 +126,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Default) => print!("{}", config::COMMENTED_DEFAULT),
         Command::Config(ConfigCommand::Check(arg)) => {
             let config = Config::load(arg.config.as_deref())?;
-            println!("ok: profile {}, data in {}", config.profile(), config.data_dir().display());
+            println!(
+                "ok: profile {}, data in {}",
+                config.profile(),
+                config.data_dir().display()
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -127,5 +138,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The daemon's runtime.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use attendant_dialog::{Persona, Phrases};
-use attendant_models::files::Profile;
+use attendant_models::catalog::Profile;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
@@ -172,7 +172,9 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080) }
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+        }
     }
 }
 
@@ -187,8 +189,10 @@ impl Config {
             None if Path::new(SYSTEM_PATH).exists() => PathBuf::from(SYSTEM_PATH),
             None => return Ok(Self::default()),
         };
-        let text =
-            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
         Self::parse(&text, &path)
     }
 
@@ -197,25 +201,41 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with file, key and what would be accepted.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text)
-            .map_err(|e| ConfigError::Syntax { path: path.to_owned(), message: e.to_string() })?;
+        let mut config: Self = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: e.to_string(),
+        })?;
         config.check(path)?;
         Ok(config)
     }
 
     fn check(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let bad = |section, message: String| Err(ConfigError::Value { path: path.to_owned(), section, message });
+        let bad = |section, message: String| {
+            Err(ConfigError::Value {
+                path: path.to_owned(),
+                section,
+                message,
+            })
+        };
         if let Some(profile) = &self.profile
             && profile.parse::<Profile>().is_err()
         {
-            return bad("profile", format!("'{profile}' is none; accepted: small, standard, custom"));
+            return bad(
+                "profile",
+                format!("'{profile}' is none; accepted: small, standard, custom"),
+            );
         }
         if let Err(message) = self.turn.check() {
             return bad("turn", message);
         }
         let (first, last) = self.sip.rtp_ports;
         if first < 1024 || first % 2 == 1 || last <= first {
-            return bad("sip", format!("rtp_ports [{first}, {last}]: want an even first port from 1024, then a higher last one"));
+            return bad(
+                "sip",
+                format!(
+                    "rtp_ports [{first}, {last}]: want an even first port from 1024, then a higher last one"
+                ),
+            );
         }
         if self.sip.udp.is_none() && self.sip.tcp.is_none() {
             return bad("sip", "neither udp nor tcp is set: no call could arrive".into());
@@ -226,15 +246,26 @@ impl Config {
         for account in &mut self.sip.account {
             if let Some(file) = &account.password_file {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
-                let text = fs::read_to_string(&file)
-                    .map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+                let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read {
+                    path: file.clone(),
+                    source,
+                })?;
                 account.password = Some(text.lines().next().unwrap_or_default().to_owned());
             }
             if account.password.is_none() {
-                return bad("sip.account", format!("account '{}' has neither password nor password_file", account.name));
+                return bad(
+                    "sip.account",
+                    format!(
+                        "account '{}' has neither password nor password_file",
+                        account.name
+                    ),
+                );
             }
             if !(30..=86_400).contains(&account.expires_s) {
-                return bad("sip.account", format!("account '{}': expires_s must be 30 to 86400", account.name));
+                return bad(
+                    "sip.account",
+                    format!("account '{}': expires_s must be 30 to 86400", account.name),
+                );
             }
         }
         Ok(())
@@ -249,13 +280,18 @@ impl Config {
     /// The models' profile: as configured, else by this machine's cores and memory.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        self.profile.as_deref().and_then(|p| p.parse().ok()).unwrap_or_else(|| default_profile(cores(), memory_mb()))
+        self.profile
+            .as_deref()
+            .and_then(|p| p.parse().ok())
+            .unwrap_or_else(|| default_profile(cores(), memory_mb()))
     }
 
     /// Calls answered at once.
     #[must_use]
     pub fn max_calls(&self) -> usize {
-        self.limits.calls.unwrap_or_else(|| (cores() as usize * 2).clamp(1, 16))
+        self.limits
+            .calls
+            .unwrap_or_else(|| (cores() as usize * 2).clamp(1, 16))
     }
 
     /// Language of the callers.
@@ -270,13 +306,19 @@ fn default_data_dir() -> PathBuf {
         return PathBuf::from(state);
     }
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/var/lib"), PathBuf::from);
-    std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from).join("attendant")
+    std::env::var_os("XDG_DATA_HOME")
+        .map_or_else(|| home.join(".local/share"), PathBuf::from)
+        .join("attendant")
 }
 
 /// The larger model writes 24 words a second on two cores, which speech needs 3 of; but its first word takes twice as
 /// long, so only machines with four cores and memory to spare get it unasked.
 fn default_profile(cores: u32, memory_mb: u64) -> Profile {
-    if cores >= 4 && memory_mb >= 6_000 { Profile::Standard } else { Profile::Small }
+    if cores >= 4 && memory_mb >= 6_000 {
+        Profile::Standard
+    } else {
+        Profile::Small
+    }
 }
 
 /// Cores this process may use.
@@ -290,7 +332,9 @@ pub fn cores() -> u32 {
 pub fn memory_mb() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    line.and_then(|l| l.split_whitespace().next()).and_then(|kb| kb.parse::<u64>().ok()).map_or(0, |kb| kb / 1024)
+    line.and_then(|l| l.split_whitespace().next())
+        .and_then(|kb| kb.parse::<u64>().ok())
+        .map_or(0, |kb| kb / 1024)
 }
 
 #[cfg(test)]
@@ -307,7 +351,12 @@ mod tests {
         let uncommented: String = COMMENTED_DEFAULT
             .lines()
             .map(|l| match l.strip_prefix("# ") {
-                Some(rest) if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) => rest,
+                Some(rest)
+                    if rest.starts_with('[')
+                        || rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) =>
+                {
+                    rest
+                }
                 _ => l,
             })
             .filter(|l| !l.starts_with("greeting"))
@@ -315,7 +364,11 @@ mod tests {
             .collect();
         let config = parse(&uncommented).unwrap();
         assert_eq!(config.sip.account.len(), 1);
-        assert_eq!(config.turn, TurnConfig::default(), "the comments tell the true defaults");
+        assert_eq!(
+            config.turn,
+            TurnConfig::default(),
+            "the comments tell the true defaults"
+        );
     }
 
     #[test]
@@ -326,7 +379,10 @@ mod tests {
             ("profile = 'large'", vec!["large", "small, standard, custom"]),
             ("[sip]\nrtp_ports = [16385, 16400]", vec!["rtp_ports", "even"]),
             ("[turn]\npause_ms = 900", vec!["pause_ms", "hangover_short_ms"]),
-            ("[[sip.account]]\nname='a'\nregistrar='h'\nusername='u'", vec!["password_file"]),
+            (
+                "[[sip.account]]\nname='a'\nregistrar='h'\nusername='u'",
+                vec!["password_file"],
+            ),
             ("[limits]\ncalls = 0", vec!["1 to 64"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
         ] {

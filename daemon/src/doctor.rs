@@ -75,12 +75,27 @@ impl Report {
             }
             return;
         }
-        let all = if self.healthy() { "All well: calls can be answered." } else { "Something needs your attention." };
+        let all = if self.healthy() {
+            "All well: calls can be answered."
+        } else {
+            "Something needs your attention."
+        };
         println!("{all}");
     }
 
-    fn add(&mut self, name: &'static str, verdict: Verdict, found: impl Into<String>, advice: impl Into<String>) {
-        let check = Check { name, verdict, found: found.into(), advice: advice.into() };
+    fn add(
+        &mut self,
+        name: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        let check = Check {
+            name,
+            verdict,
+            found: found.into(),
+            advice: advice.into(),
+        };
         let mark = match verdict {
             Verdict::Pass => "pass",
             Verdict::Warn => "WARN",
@@ -116,14 +131,27 @@ pub async fn examine(config: &Config, with_call: bool) -> Report {
 fn disk(report: &mut Report, dir: &Path) {
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
     match free_mb(existing) {
-        None => report.add("disk", Verdict::Warn, "free space unknown", format!("check that {} can be read", dir.display())),
+        None => report.add(
+            "disk",
+            Verdict::Warn,
+            "free space unknown",
+            format!("check that {} can be read", dir.display()),
+        ),
         Some(free) if free < DISK_LOW_MB => report.add(
             "disk",
             Verdict::Fail,
             format!("{free} MiB free"),
-            format!("free at least {DISK_LOW_MB} MiB at {}, or set data_dir to a larger disk", existing.display()),
+            format!(
+                "free at least {DISK_LOW_MB} MiB at {}, or set data_dir to a larger disk",
+                existing.display()
+            ),
         ),
-        Some(free) => report.add("disk", Verdict::Pass, format!("{free} MiB free at {}", existing.display()), ""),
+        Some(free) => report.add(
+            "disk",
+            Verdict::Pass,
+            format!("{free} MiB free at {}", existing.display()),
+            "",
+        ),
     }
 }
 
@@ -138,7 +166,12 @@ fn free_mb(dir: &Path) -> Option<u64> {
 
 fn record(report: &mut Report, dir: &Path) {
     if !dir.join(attendant_store::DATABASE_FILE).exists() {
-        report.add("record", Verdict::Pass, format!("none yet; it will be made in {}", dir.display()), "");
+        report.add(
+            "record",
+            Verdict::Pass,
+            format!("none yet; it will be made in {}", dir.display()),
+            "",
+        );
         return;
     }
     match Store::open_read_only(dir).and_then(|store| store.check_integrity()) {
@@ -147,14 +180,22 @@ fn record(report: &mut Report, dir: &Path) {
             "record",
             Verdict::Fail,
             error.to_string(),
-            format!("stop the daemon, keep a copy of {}, then restore the last backup", dir.display()),
+            format!(
+                "stop the daemon, keep a copy of {}, then restore the last backup",
+                dir.display()
+            ),
         ),
     }
 }
 
 fn clock(report: &mut Report) {
     if clock::unix_ms() < BUILT_MS {
-        report.add("clock", Verdict::Fail, "the clock is not set", "set it with `timedatectl set-time`, or connect a time server");
+        report.add(
+            "clock",
+            Verdict::Fail,
+            "the clock is not set",
+            "set it with `timedatectl set-time`, or connect a time server",
+        );
     } else {
         report.add("clock", Verdict::Pass, "set", "");
     }
@@ -184,14 +225,24 @@ fn ports(report: &mut Report, config: &Config) {
 
 fn realtime(report: &mut Report) {
     match Rt::spawn(RtConfig::default()) {
-        Ok(rt) if rt.stats().realtime => report.add("realtime", Verdict::Pass, "the audio thread has realtime priority", ""),
+        Ok(rt) if rt.stats().realtime => report.add(
+            "realtime",
+            Verdict::Pass,
+            "the audio thread has realtime priority",
+            "",
+        ),
         Ok(_) => report.add(
             "realtime",
             Verdict::Warn,
             "the audio thread has normal priority",
             "give the service LimitRTPRIO=20 (the unit in systemd/ does) or run as a user with rtprio rights",
         ),
-        Err(error) => report.add("realtime", Verdict::Fail, error.to_string(), "see the message; without it no call has audio"),
+        Err(error) => report.add(
+            "realtime",
+            Verdict::Fail,
+            error.to_string(),
+            "see the message; without it no call has audio",
+        ),
     }
 }
 
@@ -200,16 +251,27 @@ fn hardware(report: &mut Report) {
     report.add(
         "hardware",
         Verdict::Pass,
-        format!("{} sound devices, {} serial ports (neither is needed for SIP)", found.sound.len(), found.serial.len()),
+        format!(
+            "{} sound devices, {} serial ports (neither is needed for SIP)",
+            found.sound.len(),
+            found.serial.len()
+        ),
         "",
     );
 }
 
 fn models(report: &mut Report, config: &Config) -> Option<Resolved> {
-    let resolved = ModelStore::open(attendant_models::default_dir()).and_then(|store| store.resolve(config.profile()));
+    let resolved =
+        ModelStore::open(attendant_models::default_dir()).and_then(|store| store.resolve(config.profile()));
     match resolved {
         Ok(models) => {
-            let names = format!("{}: {}, {}, {}", config.profile(), models.stt.id, models.llm.id, models.voice.id);
+            let names = format!(
+                "{}: {}, {}, {}",
+                config.profile(),
+                models.stt.id,
+                models.llm.id,
+                models.voice.id
+            );
             report.add("models", Verdict::Pass, names, "");
             Some(models)
         }
@@ -234,15 +296,30 @@ async fn engines(report: &mut Report, config: &Config, models: &Resolved) -> boo
     engines.shutdown().await;
     match outcome {
         Ok((heard, reply_ms)) if same_words(&heard, SENTENCE) => {
-            report.add("engines", Verdict::Pass, format!("spoke, understood itself, first word after {reply_ms} ms"), "");
+            report.add(
+                "engines",
+                Verdict::Pass,
+                format!("spoke, understood itself, first word after {reply_ms} ms"),
+                "",
+            );
             true
         }
         Ok((heard, _)) => {
-            report.add("engines", Verdict::Warn, format!("spoke, but understood: {heard}"), "attendant models verify");
+            report.add(
+                "engines",
+                Verdict::Warn,
+                format!("spoke, but understood: {heard}"),
+                "attendant models verify",
+            );
             true
         }
         Err(error) => {
-            report.add("engines", Verdict::Fail, error.to_string(), "attendant models verify");
+            report.add(
+                "engines",
+                Verdict::Fail,
+                error.to_string(),
+                "attendant models verify",
+            );
             false
         }
     }
@@ -276,7 +353,10 @@ async fn try_engines(engines: &Engines) -> Result<(String, u128), attendant_mode
         call: 0,
         turn: 0,
         deadline: TRY,
-        messages: vec![ChatMessage { role: Role::User, content: "Say hello.".into() }],
+        messages: vec![ChatMessage {
+            role: Role::User,
+            content: "Say hello.".into(),
+        }],
         max_tokens: 8,
         temperature: 0.0,
         seed: 1,
@@ -295,7 +375,12 @@ async fn try_engines(engines: &Engines) -> Result<(String, u128), attendant_mode
 }
 
 fn same_words(heard: &str, said: &str) -> bool {
-    let words = |text: &str| -> String { text.to_lowercase().chars().filter(|c| c.is_ascii_alphabetic()).collect() };
+    let words = |text: &str| -> String {
+        text.to_lowercase()
+            .chars()
+            .filter(|c| c.is_ascii_alphabetic())
+            .collect()
+    };
     words(heard) == words(said)
 }
 
@@ -305,7 +390,12 @@ async fn self_call(report: &mut Report, config: &Config) {
     let outcome = tokio::task::spawn_blocking(move || call_ourselves(&profile, &data)).await;
     match outcome {
         Ok(Ok(summary)) => report.add("self-call", Verdict::Pass, summary, ""),
-        Ok(Err(error)) => report.add("self-call", Verdict::Fail, format!("{error:#}"), "see the checks above and the log"),
+        Ok(Err(error)) => report.add(
+            "self-call",
+            Verdict::Fail,
+            format!("{error:#}"),
+            "see the checks above and the log",
+        ),
         Err(error) => report.add("self-call", Verdict::Fail, error.to_string(), "see the log"),
     }
 }
@@ -324,11 +414,23 @@ fn call_in(profile: &str, dir: &Path) -> anyhow::Result<String> {
     std::fs::write(&config, local_config(profile, dir, "127.0.0.1", 0))?;
     let daemon = Daemon::start(&config)?;
     let output = std::process::Command::new(std::env::current_exe()?)
-        .args(["call", &daemon.uri, "--say", "What are your opening hours?", "--json"])
+        .args([
+            "call",
+            &daemon.uri,
+            "--say",
+            "What are your opening hours?",
+            "--json",
+        ])
         .output()?;
-    anyhow::ensure!(output.status.success(), "the call failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "the call failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let response = report["turns"][0]["response_ms"].as_f64();
     let response = response.ok_or_else(|| anyhow::anyhow!("the question was not answered"))?;
-    Ok(format!("greeted and answered; the reply came {response:.0} ms after the question"))
+    Ok(format!(
+        "greeted and answered; the reply came {response:.0} ms after the question"
+    ))
 }

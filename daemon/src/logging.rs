@@ -19,7 +19,10 @@ pub fn start(verbose: u8) {
             filter = filter.add_directive(directive);
         }
     }
-    let terminal = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let terminal = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr);
     // Only a second start in one process could fail; the first one stays.
     let _ = terminal.try_init();
 }
@@ -30,7 +33,9 @@ fn under_systemd() -> bool {
 
 /// `tracing` events become `log` records (its `log-always` feature), which go to the journal with their priorities.
 fn start_journal(verbose: u8) -> bool {
-    let Ok(journal) = systemd_journal_logger::JournalLog::new() else { return false };
+    let Ok(journal) = systemd_journal_logger::JournalLog::new() else {
+        return false;
+    };
     let journal = journal.with_syslog_identifier("attendant".to_owned());
     if log::set_boxed_logger(Box::new(Quiet(journal))).is_err() {
         return false;

@@ -58,12 +58,18 @@ impl PhraseBook {
         voice: &str,
         dir: &Path,
     ) -> Result<Self, PhraseError> {
-        let cache_error = |source| PhraseError::Cache { path: dir.to_owned(), source };
+        let cache_error = |source| PhraseError::Cache {
+            path: dir.to_owned(),
+            source,
+        };
         fs::create_dir_all(dir).map_err(cache_error)?;
         let mut book = Self::default();
         for (phrase, text) in texts(phrases, warnings_s) {
-            let name: String =
-                Sha256::digest(format!("{voice}\n{text}")).iter().take(16).map(|b| format!("{b:02x}")).collect();
+            let name: String = Sha256::digest(format!("{voice}\n{text}"))
+                .iter()
+                .take(16)
+                .map(|b| format!("{b:02x}"))
+                .collect();
             let path = dir.join(format!("{name}.pcm"));
             let pcm = match fs::read(&path) {
                 Ok(bytes) if !bytes.is_empty() => bytes_to_pcm(&bytes),
@@ -110,7 +116,11 @@ fn texts(phrases: &Phrases, warnings_s: &[u32]) -> Vec<(Phrase, String)> {
         (Phrase::TimeboxEnd, phrases.timebox_end.clone()),
     ];
     all.extend(warnings_s.iter().map(|&left_s| {
-        let text = if left_s <= 90 { &phrases.timebox_last_warning } else { &phrases.timebox_warning };
+        let text = if left_s <= 90 {
+            &phrases.timebox_last_warning
+        } else {
+            &phrases.timebox_warning
+        };
         (Phrase::TimeboxWarning { left_s }, text.clone())
     }));
     all

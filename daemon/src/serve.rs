@@ -56,7 +56,9 @@ pub enum ServeError {
     #[error(transparent)]
     Models(#[from] attendant_models::error::ModelError),
     /// A worker program is missing.
-    #[error("the engine program {0} is missing: build it with `make build`, or set ATTENDANT_BIN_DIR to where it is")]
+    #[error(
+        "the engine program {0} is missing: build it with `make build`, or set ATTENDANT_BIN_DIR to where it is"
+    )]
     Program(PathBuf),
     /// An engine did not start.
     #[error("the engines did not get ready: {0}")]
@@ -70,6 +72,14 @@ pub enum ServeError {
     /// Port in use, address not ours.
     #[error(transparent)]
     Sip(#[from] attendant_sip::SipError),
+    /// A peer's address is none.
+    #[error("[[sip.peer]] '{name}': {error}")]
+    Peer {
+        /// Its name.
+        name: String,
+        /// What would be accepted.
+        error: attendant_sip::SipError,
+    },
     /// The audio thread.
     #[error("the audio thread cannot start: {0}")]
     Rt(#[from] attendant_rt::RtError),
@@ -99,6 +109,8 @@ pub struct Running {
     pub models: Arc<Resolved>,
     /// Profile in use.
     pub profile: String,
+    /// SIP as configured.
+    sip: Arc<attendant_sip::SipConfig>,
 }
 
 /// Runs until told to stop.
@@ -110,14 +122,22 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let store = Store::open(&data_dir)?;
     let interrupted = store.recover(clock::unix_ms())?;
     if interrupted > 0 {
-        tracing::warn!(sessions = interrupted, "sessions that a stop had cut off were ended as terminated");
+        tracing::warn!(
+            sessions = interrupted,
+            "sessions that a stop had cut off were ended as terminated"
+        );
     }
     let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
     let engines = start_engines(&config, &models)?;
     notify::status("loading models");
     let prompt = attendant_dialog::system_prompt(&config.business);
     // Not ready yet: the worker takes it over before it says that it is.
-    let _ = engines.set_prefix(vec![ChatMessage { role: Role::System, content: prompt.text.clone() }]).await;
+    let _ = engines
+        .set_prefix(vec![ChatMessage {
+            role: Role::System,
+            content: prompt.text.clone(),
+        }])
+        .await;
     engines.ready(ENGINES_READY).await?;
     notify::status("preparing phrases");
     let phrases_dir = data_dir.join("cache/phrases");
@@ -134,8 +154,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let rt = Arc::new(Rt::spawn(RtConfig::default())?);
     let admin_listener = tokio::net::TcpListener::bind(config.admin.listen)
         .await
-        .map_err(|source| ServeError::Admin { address: config.admin.listen, source })?;
-    let (sip, sip_events) = attendant_sip::start(sip_config(&config)).await?;
+        .map_err(|source| ServeError::Admin {
+            address: config.admin.listen,
+            source,
+        })?;
+    let sip_config = Arc::new(sip_config(&config)?);
+    let (sip, sip_events) = attendant_sip::start(sip_config.as_ref().clone()).await?;
     let house = House {
         config: config.clone(),
         engines: engines.clone(),
@@ -145,7 +169,14 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         active: Arc::new(AtomicUsize::new(0)),
     };
     let (lines_tx, lines) = watch::channel(Vec::new());
-    let running = Running { house, rt, lines, models, profile: config.profile().to_string() };
+    let running = Running {
+        house,
+        rt,
+        lines,
+        models,
+        profile: config.profile().to_string(),
+        sip: sip_config,
+    };
     let admin_address = admin_listener.local_addr()?;
     let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
 
@@ -203,13 +234,13 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
     let house = &running.house;
     if let Some((refusal, reason)) = refusal(house) {
         tracing::warn!(call = id, reason, "call refused");
-        incoming.refuse(refusal).await;
+        refuse(incoming, refusal).await;
         return;
     }
     let session = NewSession {
-        line: incoming.line.clone(),
+        line: line_name(&running.sip, incoming.source),
         direction: Direction::Inbound,
-        caller: Some(incoming.from.user.reveal().clone()),
+        caller: Some(incoming.from.user.expose().clone()),
         callee: Some(incoming.to_user.clone()),
         call_id: Some(incoming.call_id.clone()),
         profile: running.profile.clone(),
@@ -230,19 +261,24 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         Ok(Ok(key)) => key,
         Ok(Err(error)) => {
             tracing::error!(call = id, %error, "no record, no call: refused");
-            incoming.refuse(Refusal::Unavailable).await;
+            refuse(incoming, Refusal::Unavailable).await;
             return;
         }
         Err(error) => {
             tracing::error!(call = id, %error, "no record, no call: refused");
-            incoming.refuse(Refusal::Unavailable).await;
+            refuse(incoming, Refusal::Unavailable).await;
             return;
         }
     };
     let failed = |reason: String| {
         let store = house.store.clone();
         tokio::task::spawn_blocking(move || {
-            store.finish_session(key.id, attendant_store::Outcome::Terminated, &reason, clock::unix_ms())
+            store.finish_session(
+                key.id,
+                attendant_store::Outcome::Terminated,
+                &reason,
+                clock::unix_ms(),
+            )
         })
     };
     let established = match incoming.answer().await {
@@ -253,20 +289,27 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
             return;
         }
     };
-    let leg = established.socket.try_clone().map_err(attendant_rt::RtError::from).and_then(|socket| {
-        running.rt.add_leg(LegConfig {
-            socket,
-            remote: established.media.remote,
-            codec: established.media.codec,
-            event_pt: established.media.event_pt,
-            symmetric: true,
-            ssrc: rand::random(),
-        })
-    });
+    let leg = established
+        .socket
+        .try_clone()
+        .map_err(ServeError::from)
+        .and_then(|socket| {
+            let leg = running.rt.add_leg(LegConfig {
+                socket,
+                remote: established.media.remote,
+                codec: established.media.codec,
+                event_pt: established.media.event_pt,
+                symmetric: true,
+                ssrc: rand::random(),
+            })?;
+            Ok(leg)
+        });
     match leg {
         Ok(leg) => {
-            tracing::info!(call = id, line = established.line.as_str(), codec = established.media.codec.name(), "call answered");
-            Call::new(id, house.clone(), leg, key).run(established, drained).await;
+            tracing::info!(call = id, codec = established.media.codec.name(), "call answered");
+            Call::new(id, house.clone(), leg, key)
+                .run(established, drained)
+                .await;
         }
         Err(error) => {
             tracing::error!(call = id, %error, "no audio leg");
@@ -274,6 +317,23 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
             let _ = failed(error.to_string()).await;
         }
     }
+}
+
+async fn refuse(incoming: IncomingCall, refusal: Refusal) {
+    if let Err(error) = incoming.refuse(refusal).await {
+        tracing::debug!(%error, "the caller had given up already");
+    }
+}
+
+/// The line a call came in by: the peer's name, else the PBX's.
+fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
+    let peer = config
+        .peers
+        .iter()
+        .find(|p| p.net.contains(source.ip()))
+        .map(|p| p.name.clone());
+    peer.or_else(|| config.accounts.first().map(|a| a.name.clone()))
+        .unwrap_or_else(|| "sip".to_owned())
 }
 
 /// Whether a call must be refused before it is answered.
@@ -286,7 +346,10 @@ fn refusal(house: &House) -> Option<(Refusal, &'static str)> {
         .status()
         .iter()
         .any(|e| e.state == EngineState::Backoff)
-        .then_some((Refusal::Unavailable, "an engine does not start; see `attendant doctor`"))
+        .then_some((
+            Refusal::Unavailable,
+            "an engine does not start; see `attendant doctor`",
+        ))
 }
 
 fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String, state: &RegistrationState) {
@@ -294,7 +357,12 @@ fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String
         RegistrationState::Trying => "registering".to_owned(),
         RegistrationState::Registered { expires_s } => format!("registered for {expires_s} s"),
         RegistrationState::Refused { status, reason } => {
-            tracing::error!(account, status, reason, "the PBX refuses this account; fix its user name or password and restart");
+            tracing::error!(
+                account,
+                status,
+                reason,
+                "the PBX refuses this account; fix its user name or password and restart"
+            );
             format!("refused by the PBX ({status} {reason}): check user name and password, then restart")
         }
         RegistrationState::Unreachable { reason, retry_in_s } => {
@@ -321,14 +389,25 @@ pub fn start_engines(config: &Config, models: &Resolved) -> Result<Engines, Serv
             return Err(ServeError::Program(program));
         }
         let memory_limit_mb = Some(config.limits.engine_memory_mb.unwrap_or(memory_mb));
-        Ok(WorkerSpec { program, args, env: vec![], memory_limit_mb, ready_timeout: ENGINES_READY })
+        Ok(WorkerSpec {
+            program,
+            args,
+            env: vec![],
+            memory_limit_mb,
+            ready_timeout: ENGINES_READY,
+        })
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let threads = cores.to_string();
     let size_mb = |path: &Path| path.metadata().map_or(0, |m| m.len() >> 20);
     let stt = spec(
         "attendant-stt",
-        vec!["--model".into(), text(&models.stt.path), "--threads".into(), threads.clone()],
+        vec![
+            "--model".into(),
+            text(&models.stt.path),
+            "--threads".into(),
+            threads.clone(),
+        ],
         size_mb(&models.stt.path) * 2 + 1_024,
     )?;
     let context = (1_024 * (calls + 1)).max(4_096);
@@ -372,9 +451,19 @@ fn bin_dir() -> Result<PathBuf, ServeError> {
     Ok(exe.parent().map(Path::to_owned).unwrap_or_default())
 }
 
-fn sip_config(config: &Config) -> attendant_sip::SipConfig {
+fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
     let sip = &config.sip;
-    attendant_sip::SipConfig {
+    let peers = sip.peer.iter().map(|p| {
+        let net = p.address.parse().map_err(|error| ServeError::Peer {
+            name: p.name.clone(),
+            error,
+        })?;
+        Ok::<_, ServeError>(attendant_sip::Peer {
+            name: p.name.clone(),
+            net,
+        })
+    });
+    Ok(attendant_sip::SipConfig {
         udp: sip.udp,
         tcp: sip.tcp,
         media_ip: sip.media_ip,
@@ -397,22 +486,29 @@ fn sip_config(config: &Config) -> attendant_sip::SipConfig {
                 },
             })
             .collect(),
-        peers: sip.peer.iter().map(|p| attendant_sip::Peer { name: p.name.clone(), address: p.address.clone() }).collect(),
+        peers: peers.collect::<Result<_, _>>()?,
         user_agent: concat!("Attendant/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: config.max_calls(),
-    }
+    })
 }
 
 /// The address a softphone on this machine would dial.
 fn dial_address(sip: &Sip) -> String {
     let addresses = sip.local_addrs();
-    let Some(address) = addresses.first() else { return "127.0.0.1".into() };
-    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+    let Some((_, address)) = addresses.first() else {
+        return "127.0.0.1".into();
+    };
+    if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    }
 }
 
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         // Without handlers the default action ends the process.
         return std::future::pending().await;
     };

@@ -27,12 +27,23 @@ impl Ears {
     /// Samples of the frames after `from`, up to and with `to`; what is no longer kept is left out.
     #[must_use]
     pub fn slice(&self, from: u64, to: u64) -> Vec<i16> {
-        let oldest = self.frames.saturating_sub((self.samples.len() / FRAME_SAMPLES) as u64);
+        let oldest = self
+            .frames
+            .saturating_sub((self.samples.len() / FRAME_SAMPLES) as u64);
         let start = from.max(oldest) - oldest;
         let end = to.min(self.frames).max(oldest) - oldest;
-        let index = |frame: u64| usize::try_from(frame).unwrap_or(usize::MAX).saturating_mul(FRAME_SAMPLES);
+        let index = |frame: u64| {
+            usize::try_from(frame)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(FRAME_SAMPLES)
+        };
         let take = index(end).saturating_sub(index(start));
-        self.samples.iter().skip(index(start)).take(take).copied().collect()
+        self.samples
+            .iter()
+            .skip(index(start))
+            .take(take)
+            .copied()
+            .collect()
     }
 }
 
@@ -44,10 +55,15 @@ mod tests {
     fn slices_by_frame_number_and_forgets_the_oldest() {
         let mut ears = Ears::default();
         for n in 1..=2_500 {
-            ears.push(&Frame { samples: [n; FRAME_SAMPLES] });
+            ears.push(&Frame {
+                samples: [n; FRAME_SAMPLES],
+            });
         }
         let heard = ears.slice(2_498, 2_500);
-        assert_eq!((heard.len(), heard.first(), heard.last()), (2 * FRAME_SAMPLES, Some(&2_499), Some(&2_500)));
+        assert_eq!(
+            (heard.len(), heard.first(), heard.last()),
+            (2 * FRAME_SAMPLES, Some(&2_499), Some(&2_500))
+        );
         assert_eq!(ears.slice(0, 10), Vec::<i16>::new(), "too old");
         assert_eq!(ears.slice(2_499, 9_999).len(), FRAME_SAMPLES);
     }

@@ -107,7 +107,8 @@ impl Attempt {
 
     /// End of the caller's speech.
     fn speech_end(&self) -> Option<Instant> {
-        self.asked_at.map(|at| at - Duration::from_millis(u64::from(self.silence_ms)))
+        self.asked_at
+            .map(|at| at - Duration::from_millis(u64::from(self.silence_ms)))
     }
 }
 
@@ -211,7 +212,10 @@ impl Call {
         let now = Instant::now();
         while let Ok(rx) = self.leg.rx.pop() {
             self.ears.push(&rx.frame);
-            let voice = FrameVoice { speech_prob: rx.speech_prob, level_dbov: rx.level_dbov };
+            let voice = FrameVoice {
+                speech_prob: rx.speech_prob,
+                level_dbov: rx.level_dbov,
+            };
             self.machine.handle_frame(voice, now);
             if let Some(digit) = rx.digit {
                 self.recorder.event(EventKind::Dtmf, None);
@@ -225,7 +229,7 @@ impl Call {
         self.note_first_audio(now);
         self.machine.handle_playout(self.mouth.playing(played), now);
         self.machine.handle_timeout(now);
-        let age = u64::from(self.leg.control.stats().last_rx_age_ms);
+        let age = self.leg.control.stats().last_rx_age_ms;
         if !self.held && age > MEDIA_TIMEOUT_MS {
             self.outcome = Some((Outcome::Terminated, "no audio from the other end for 30 s"));
         }
@@ -243,13 +247,20 @@ impl Call {
     fn on_dialog(&mut self, event: Option<DialogEvent>) {
         match event {
             Some(DialogEvent::Media(media)) => {
-                self.leg.control.set_remote(media.remote, media.codec, media.event_pt);
+                if let Err(error) = self
+                    .leg
+                    .control
+                    .set_remote(media.remote, media.codec, media.event_pt)
+                {
+                    tracing::warn!(call = self.id, %error, "the other end's change of media could not be followed");
+                }
                 self.recorder.event(EventKind::MediaChanged, None);
             }
             Some(DialogEvent::Hold(held)) => {
                 self.held = held;
                 self.leg.control.hold(held);
-                self.recorder.event(if held { EventKind::Hold } else { EventKind::Resume }, None);
+                self.recorder
+                    .event(if held { EventKind::Hold } else { EventKind::Resume }, None);
             }
             Some(DialogEvent::InfoDigit(digit)) => self.machine.handle_digit(digit, Instant::now()),
             Some(DialogEvent::Bye) | None => self.outcome = Some((Outcome::Completed, "caller hung up")),
@@ -262,7 +273,12 @@ impl Call {
     fn on_engine(&mut self, event: Event) {
         let now = Instant::now();
         match event {
-            Event::Transcript { id, text, hearing, stt_ms } => {
+            Event::Transcript {
+                id,
+                text,
+                hearing,
+                stt_ms,
+            } => {
                 if let Some(attempt) = self.attempts.get_mut(&id) {
                     attempt.text = text;
                     attempt.hearing = Some(hearing);
@@ -271,13 +287,19 @@ impl Call {
                 self.machine.handle_transcript(id, hearing, now);
             }
             Event::Clause { id, text, pcm, times } => {
-                let Some(attempt) = self.attempts.get_mut(&id) else { return };
+                let Some(attempt) = self.attempts.get_mut(&id) else {
+                    return;
+                };
                 attempt.first.get_or_insert(times);
                 if !attempt.reply.is_empty() {
                     attempt.reply.push(' ');
                 }
                 attempt.reply.push_str(&text);
-                let clip = Clip { attempt: Some(id), text, pcm };
+                let clip = Clip {
+                    attempt: Some(id),
+                    text,
+                    pcm,
+                };
                 if attempt.committed {
                     self.mouth.say(clip);
                 } else {
@@ -293,7 +315,8 @@ impl Call {
             }
             Event::ReplyFailed { id, error } => {
                 tracing::warn!(call = self.id, %error, "a reply broke off");
-                self.recorder.event(EventKind::EngineDown, Some(&error.to_string()));
+                self.recorder
+                    .event(EventKind::EngineDown, Some(&error.to_string()));
                 if let Some(attempt) = self.attempts.get_mut(&id) {
                     attempt.reply.clear();
                     attempt.buffered.clear();
@@ -307,11 +330,17 @@ impl Call {
     fn act(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::Transcribe { id, from, to, voiced_frames } => self.transcribe(id, from, to, voiced_frames),
+                Action::Transcribe {
+                    id,
+                    from,
+                    to,
+                    voiced_frames,
+                } => self.transcribe(id, from, to, voiced_frames),
                 Action::Keyed { id, digits } => {
                     let text = format!("(typed on the keypad: {digits})");
-                    let attempt = Attempt { text, asked_at: Some(Instant::now()), ..Attempt::default() };
-                    self.attempts.insert(id, attempt);
+                    let attempt = self.attempts.entry(id).or_default();
+                    attempt.text = text;
+                    attempt.asked_at = Some(Instant::now());
                 }
                 Action::Think { id, speculative } => self.think(id, speculative),
                 Action::Commit { id } => self.commit(id),
@@ -364,14 +393,28 @@ impl Call {
                     (String::new(), Hearing::Failed)
                 }
             };
-            let _ = events.send(Event::Transcript { id, text, hearing, stt_ms }).await;
+            let _ = events
+                .send(Event::Transcript {
+                    id,
+                    text,
+                    hearing,
+                    stt_ms,
+                })
+                .await;
         }));
     }
 
     fn think(&mut self, id: AttemptId, speculative: bool) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         attempt.cancel();
-        let messages = self.history.messages_with(&attempt.text).into_iter().map(chat_message).collect();
+        let messages = self
+            .history
+            .messages_with(&attempt.text)
+            .into_iter()
+            .map(chat_message)
+            .collect();
         let task = reply::Task {
             id,
             call: self.id,
@@ -379,12 +422,19 @@ impl Call {
             messages,
             speculative,
             retry: std::mem::replace(&mut attempt.thought, true),
+            persona: self.house.config.business.clone(),
         };
-        attempt.task = Some(tokio::spawn(reply::run(self.house.engines.clone(), task, self.events_in.clone())));
+        attempt.task = Some(tokio::spawn(reply::run(
+            self.house.engines.clone(),
+            task,
+            self.events_in.clone(),
+        )));
     }
 
     fn commit(&mut self, id: AttemptId) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         attempt.committed = true;
         attempt.committed_at = Some(Instant::now());
         for clip in std::mem::take(&mut attempt.buffered) {
@@ -402,7 +452,11 @@ impl Call {
         if let Some(kind) = event_of(phrase) {
             self.recorder.event(kind, None);
         }
-        self.mouth.say(Clip { attempt: None, text, pcm });
+        self.mouth.say(Clip {
+            attempt: None,
+            text,
+            pcm,
+        });
     }
 
     fn stop(&mut self, id: Option<AttemptId>) {
@@ -418,7 +472,9 @@ impl Call {
 
     /// Writes the turn down; `heard` is what was heard of an interrupted reply.
     fn end_turn(&mut self, id: AttemptId, heard: Option<String>) {
-        let Some(mut attempt) = self.attempts.remove(&id) else { return };
+        let Some(mut attempt) = self.attempts.remove(&id) else {
+            return;
+        };
         attempt.cancel();
         self.mouth.forget(id);
         let interrupted = heard.is_some();
@@ -456,8 +512,12 @@ impl Call {
     /// The call ends while a reply is being spoken or prepared: what was said and heard of it is kept.
     fn close_open_turn(&mut self) {
         let played = self.leg.control.played();
-        let open: Vec<AttemptId> =
-            self.attempts.iter().filter(|(_, a)| a.committed && !a.text.is_empty()).map(|(id, _)| *id).collect();
+        let open: Vec<AttemptId> = self
+            .attempts
+            .iter()
+            .filter(|(_, a)| a.committed && !a.text.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         for id in open {
             let heard = self.mouth.heard(id, played);
             self.end_turn(id, Some(heard));
@@ -471,7 +531,10 @@ fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
         attendant_dialog::Role::User => Role::User,
         attendant_dialog::Role::Assistant => Role::Assistant,
     };
-    ChatMessage { role, content: message.content }
+    ChatMessage {
+        role,
+        content: message.content,
+    }
 }
 
 /// Words and their meaning for the turn.
@@ -489,10 +552,14 @@ fn judge(
         voiced_ms,
     );
     match judged {
-        heard::Heard::Speech(text) if attendant_dialog::ends_call(&text, last_reply) => (text, Hearing::Farewell),
+        heard::Heard::Speech(text) if attendant_dialog::ends_call(&text, last_reply) => {
+            (text, Hearing::Farewell)
+        }
         heard::Heard::Speech(text) => {
             let completeness = match attendant_dialog::completeness(&text) {
-                attendant_dialog::Completeness::Finished if text.split_whitespace().count() <= SHORT_WORDS => {
+                attendant_dialog::Completeness::Finished
+                    if text.split_whitespace().count() <= SHORT_WORDS =>
+                {
                     Completeness::Short
                 }
                 attendant_dialog::Completeness::Finished => Completeness::Finished,

@@ -60,13 +60,6 @@ impl Mouth {
         }
     }
 
-    /// Frames of what waits here, not yet in the ring [20 ms each].
-    #[must_use]
-    pub fn waiting_frames(&self) -> u64 {
-        let all: u64 = self.waiting.iter().map(|c| u64::from(c.frames())).sum();
-        all.saturating_sub(u64::from(self.offset))
-    }
-
     /// Feeds the ring up to its lead; call often.
     pub fn pump(&mut self, ring: &mut rtrb::Producer<TxFrame>, played: Played) {
         while let Some(clip) = self.waiting.front() {
@@ -88,7 +81,15 @@ impl Mouth {
                 *to = *sample;
             }
             let last = self.offset + 1 >= clip.frames();
-            if ring.push(TxFrame { frame, epoch: self.epoch, mark: self.next_mark, last }).is_err() {
+            if ring
+                .push(TxFrame {
+                    frame,
+                    epoch: self.epoch,
+                    mark: self.next_mark,
+                    last,
+                })
+                .is_err()
+            {
                 return;
             }
             self.pushed += 1;
@@ -104,14 +105,18 @@ impl Mouth {
     #[must_use]
     pub fn playing(&self, played: Played) -> bool {
         !self.waiting.is_empty()
-            || self.fed.last().is_some_and(|f| f.mark != played.mark || played.frames_in_mark < f.frames)
+            || self
+                .fed
+                .last()
+                .is_some_and(|f| f.mark != played.mark || played.frames_in_mark < f.frames)
     }
 
     /// Whether a frame of this reply has been played.
     #[must_use]
     pub fn has_begun(&self, id: AttemptId, played: Played) -> bool {
         self.fed.iter().any(|f| {
-            f.attempt == Some(id) && (f.mark < played.mark || (f.mark == played.mark && played.frames_in_mark > 0))
+            f.attempt == Some(id)
+                && (f.mark < played.mark || (f.mark == played.mark && played.frames_in_mark > 0))
         })
     }
 
@@ -148,7 +153,8 @@ impl Mouth {
     /// Forgets what a finished reply had fed, so that the list stays short.
     pub fn forget(&mut self, id: AttemptId) {
         let keep_last = self.fed.last().map(|f| f.mark);
-        self.fed.retain(|f| f.attempt != Some(id) || Some(f.mark) == keep_last);
+        self.fed
+            .retain(|f| f.attempt != Some(id) || Some(f.mark) == keep_last);
     }
 }
 
@@ -157,11 +163,20 @@ mod tests {
     use super::*;
 
     fn clip(id: u32, text: &str, frames: usize) -> Clip {
-        Clip { attempt: Some(AttemptId(id)), text: text.into(), pcm: Arc::new(vec![1; frames * FRAME_SAMPLES]) }
+        Clip {
+            attempt: Some(AttemptId(id)),
+            text: text.into(),
+            pcm: Arc::new(vec![1; frames * FRAME_SAMPLES]),
+        }
     }
 
     fn played(frames: u64, mark: u32, frames_in_mark: u32) -> Played {
-        Played { frames, mark, frames_in_mark, idle: false }
+        Played {
+            frames,
+            mark,
+            frames_in_mark,
+            idle: false,
+        }
     }
 
     #[test]
@@ -176,7 +191,10 @@ mod tests {
         mouth.pump(&mut tx, played(20, 1, 20));
         assert_eq!(rx.slots() as u64, 50);
         assert_eq!(mouth.heard(AttemptId(1), played(20, 1, 20)), "one two…");
-        assert_eq!(mouth.heard(AttemptId(1), played(45, 2, 5)), "one two three four five…");
+        assert_eq!(
+            mouth.heard(AttemptId(1), played(45, 2, 5)),
+            "one two three four five…"
+        );
         let last = std::iter::from_fn(|| rx.pop().ok()).filter(|f| f.last).count();
         assert_eq!(last, 2, "each clip ends with a marked frame");
         assert!(!mouth.playing(played(50, 2, 10)));

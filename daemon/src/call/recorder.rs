@@ -3,8 +3,8 @@
 //! A bounded channel leads to one blocking task per call. When it is full (a stalled disk), the call goes on and the loss
 //! is counted and logged: a caller must not wait for a disk.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Store};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -37,14 +37,22 @@ impl Recorder {
             while let Some(entry) = queue.blocking_recv() {
                 let result = match entry {
                     Entry::Turn(turn) => writer_store.append_turn(id, &turn).map(|_| ()),
-                    Entry::Event(kind, detail, at) => writer_store.record_event(id, kind, detail.as_deref(), at),
+                    Entry::Event(kind, detail, at) => {
+                        writer_store.record_event(id, kind, detail.as_deref(), at)
+                    }
                 };
                 if let Err(error) = result {
                     tracing::error!(%error, "the record could not be written");
                 }
             }
         });
-        Self { entries, writer, lost: Arc::default(), store, session }
+        Self {
+            entries,
+            writer,
+            lost: Arc::default(),
+            store,
+            session,
+        }
     }
 
     /// Notes an event; `detail` holds no words of the caller.
@@ -74,8 +82,9 @@ impl Recorder {
             tracing::error!(lost, "entries of a call were lost: the disk was too slow");
         }
         let (store, session) = (self.store, self.session.id);
-        let ended =
-            tokio::task::spawn_blocking(move || store.finish_session(session, outcome, reason, clock::unix_ms()));
+        let ended = tokio::task::spawn_blocking(move || {
+            store.finish_session(session, outcome, reason, clock::unix_ms())
+        });
         match ended.await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::error!(%error, "the session could not be closed"),

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attendant_dialog::{ClauseSplitter, Guard, spoken};
+use attendant_dialog::{ClauseSplitter, Guard, GuardLimits, Persona, spoken};
 use attendant_models::{
     client::{EngineError, Engines, GenerateRequest, LlmEvent, Priority, SpeakRequest},
     protocol::{ChatMessage, Stats},
@@ -98,6 +98,8 @@ pub struct Task {
     pub speculative: bool,
     /// Try again after a failure: wait for the engines first.
     pub retry: bool,
+    /// Whose rules and name the reply must not recite.
+    pub persona: Persona,
 }
 
 struct Written {
@@ -147,28 +149,47 @@ async fn write(
     });
     let elapsed = || started.elapsed().as_millis() as u32;
     let mut first_token_ms = None;
-    let mut splitter = ClauseSplitter::default();
-    let mut guard = Guard::default();
+    let mut splitter = ClauseSplitter::new();
+    let mut guard = Guard::new(GuardLimits::default(), &task.persona);
     let mut stats = Stats::default();
     while let Some(event) = generation.next().await {
-        match event? {
+        let texts = match event? {
             LlmEvent::Token(piece) => {
                 first_token_ms.get_or_insert_with(elapsed);
-                let Some(piece) = guard.push(&piece) else { break };
-                for text in splitter.push(&piece) {
-                    let written =
-                        Written { text, first_token_ms: first_token_ms.unwrap_or(0), written_ms: elapsed() };
-                    if clauses.send(written).await.is_err() {
-                        return Ok(stats); // The voice failed and tells why.
-                    }
-                }
+                splitter.push(&guard.push(&piece))
             }
-            LlmEvent::Done(done) => stats = done,
+            LlmEvent::Done(done) => {
+                stats = done;
+                break;
+            }
+        };
+        for text in texts {
+            let written = Written {
+                text,
+                first_token_ms: first_token_ms.unwrap_or(0),
+                written_ms: elapsed(),
+            };
+            if clauses.send(written).await.is_err() {
+                return Ok(stats); // The voice failed and tells why.
+            }
+        }
+        if guard.trigger().is_some() {
+            break;
         }
     }
-    if let Some(text) = splitter.finish() {
-        let written = Written { text, first_token_ms: first_token_ms.unwrap_or(0), written_ms: elapsed() };
-        let _ = clauses.send(written).await;
+    // Not needed any more: its sequence is free for the next turn.
+    drop(generation);
+    let mut rest = splitter.push(&guard.finish());
+    rest.extend(splitter.finish());
+    for text in rest {
+        let written = Written {
+            text,
+            first_token_ms: first_token_ms.unwrap_or(0),
+            written_ms: elapsed(),
+        };
+        if clauses.send(written).await.is_err() {
+            break;
+        }
     }
     Ok(stats)
 }
@@ -193,7 +214,11 @@ async fn speak(
                 deadline: CLAUSE_DEADLINE,
                 text,
                 speed: 1.0,
-                priority: if first { priority(task) } else { Priority::Background },
+                priority: if first {
+                    priority(task)
+                } else {
+                    Priority::Background
+                },
             })
             .await?;
         first = false;
@@ -202,7 +227,12 @@ async fn speak(
             written_ms: clause.written_ms,
             tts_ms: started.elapsed().as_millis() as u32,
         };
-        let event = Event::Clause { id: task.id, text: clause.text, pcm: Arc::new(speech.pcm), times };
+        let event = Event::Clause {
+            id: task.id,
+            text: clause.text,
+            pcm: Arc::new(speech.pcm),
+            times,
+        };
         if events.send(event).await.is_err() {
             return Ok(());
         }
@@ -211,5 +241,9 @@ async fn speak(
 }
 
 fn priority(task: &Task) -> Priority {
-    if task.speculative { Priority::Speculative } else { Priority::Live }
+    if task.speculative {
+        Priority::Speculative
+    } else {
+        Priority::Live
+    }
 }
