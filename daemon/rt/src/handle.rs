@@ -336,6 +336,13 @@ fn make_leg(config: LegConfig, reaper: Arc<Reaper>, reaper_thread: Thread) -> (L
     )
 }
 
+/// A leg that the test ticks itself.
+#[cfg(test)]
+pub(crate) fn make_test_leg(config: LegConfig) -> (Leg, RtLeg) {
+    assert!(config.socket.set_nonblocking(true).is_ok());
+    make_leg(config, Arc::new(Reaper::default()), std::thread::current())
+}
+
 /// Touches the ring's memory, so that `rt-audio` meets no page fault in its first round.
 fn prefault(producer: &mut Producer<RxFrame>, consumer: &mut Consumer<RxFrame>) {
     let blank = RxFrame {

@@ -49,6 +49,8 @@
 mod engine;
 mod handle;
 mod leg;
+#[cfg(test)]
+mod leg_tests;
 mod rx;
 mod sched;
 mod source;
