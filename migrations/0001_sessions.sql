@@ -3,15 +3,15 @@
 --   created -> ready -> in_progress -> completed | terminated | failed | expired
 --      `---------`---------------------------------^ (not completed)
 --
--- Times are Unix milliseconds, durations milliseconds; both say so in their names. Terminal states are final: the triggers
--- below hold even against a careless sqlite3 prompt. Append only: a change to this schema is the next file.
+-- Times are Unix milliseconds, durations milliseconds; both say so in their names. Terminal states are final:
+-- the triggers below hold even against a careless sqlite3 prompt. Append only: a change is the next file.
 
 CREATE TABLE session (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     uuid          TEXT    NOT NULL UNIQUE CHECK (length(uuid) = 36),
     line          TEXT    NOT NULL CHECK (length(line) BETWEEN 1 AND 200),
     direction     TEXT    NOT NULL CHECK (direction IN ('inbound', 'outbound')),
-    caller        TEXT    CHECK (length(caller) <= 200),   -- number or address of the far party; the office calls back
+    caller        TEXT    CHECK (length(caller) <= 200),   -- far party's number, for calling back
     callee        TEXT    CHECK (length(callee) <= 200),
     call_id       TEXT    CHECK (length(call_id) <= 400),  -- SIP Call-ID; NULL on lines that have none
     profile       TEXT    NOT NULL CHECK (length(profile) BETWEEN 1 AND 100),
@@ -82,7 +82,8 @@ BEGIN
     SELECT RAISE(ABORT, 'turns belong to a session in progress');
 END;
 
--- One row per turn; NULL where the stage did not run. Apart from `turn`, so that figures outlive archived transcripts.
+-- One row per turn; NULL where the stage did not run. Apart from `turn`, so that figures outlive archived
+-- transcripts.
 CREATE TABLE turn_latency (
     session_id          INTEGER NOT NULL,
     number              INTEGER NOT NULL,

@@ -1,8 +1,9 @@
 //! Clauses: cuts the model's stream into pieces worth speaking, the first one early.
 //!
-//! The first clause decides how long the caller waits, so it ends at the first comma after three words. Later clauses are
-//! spoken while others play: whole sentences sound better. A cut never falls into a number, a time, an abbreviation or an
-//! address. Where a mark needs the next character to be understood ("3." of "3.5"), the splitter waits for it.
+//! The first clause decides how long the caller waits, so it ends at the first comma after three words. Later
+//! clauses are spoken while others play: whole sentences sound better. A cut never falls into a number, a
+//! time, an abbreviation or an address. Where a mark needs the next character to be understood ("3." of
+//! "3.5"), the splitter waits for it.
 
 use crate::words::{Stop, full_stop};
 
@@ -57,7 +58,8 @@ impl ClauseSplitter {
         ClauseSplitter::default()
     }
 
-    /// Takes the next piece of the stream; returns the clauses that it completes, trimmed, never empty of words.
+    /// Takes the next piece of the stream; returns the clauses that it completes, trimmed, never empty of
+    /// words.
     pub fn push(&mut self, piece: &str) -> Vec<String> {
         self.held.push_str(piece);
         let mut clauses = Vec::new();
@@ -183,7 +185,8 @@ fn ends_in_word(word: &str) -> bool {
     word.chars().any(char::is_alphanumeric)
 }
 
-/// Whether the full stop at the end of `word` ends a sentence; `None` while the next word is needed and not there.
+/// Whether the full stop at the end of `word` ends a sentence; `None` while the next word is needed and not
+/// there.
 fn sentence_ends(text: &str, word: &str, after: usize) -> Option<bool> {
     // "1. First": the number of a list entry.
     if text[..after].trim_start() == word && word.trim_end_matches('.').bytes().all(|b| b.is_ascii_digit()) {
@@ -196,7 +199,8 @@ fn sentence_ends(text: &str, word: &str, after: usize) -> Option<bool> {
     }
 }
 
-/// Whether a mark stands between digits ("March 5, 2026", "9–5"); `None` while the next character is needed and not there.
+/// Whether a mark stands between digits ("March 5, 2026", "9–5"); `None` while the next character is needed
+/// and not there.
 fn joins_digits(text: &str, at: usize, after: usize) -> Option<bool> {
     let digit_before = text[..at].trim_end().ends_with(|c: char| c.is_ascii_digit());
     if !digit_before {

@@ -1,8 +1,9 @@
 //! Completeness: what the words so far say about whether the caller has finished.
 //!
-//! Silence alone cuts into dictated numbers ("my number is 555 …"), e-mail addresses and thinking pauses, or waits too long
-//! after a plain "yes". The endpointer waits longer on [`Completeness::Open`] and shorter on [`Completeness::Finished`].
-//! The text may be a partial transcript. Whisper closes almost anything with a full stop, so a full stop is no evidence.
+//! Silence alone cuts into dictated numbers ("my number is 555 …"), e-mail addresses and thinking pauses, or
+//! waits too long after a plain "yes". The endpointer waits longer on [`Completeness::Open`] and shorter on
+//! [`Completeness::Finished`]. The text may be a partial transcript. Whisper closes almost anything with a
+//! full stop, so a full stop is no evidence.
 
 use crate::{
     intent::ends_call,

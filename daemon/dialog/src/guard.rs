@@ -1,7 +1,7 @@
 //! Guard: keeps what is no speech out of a reply, while it streams.
 //!
-//! Small models run on: they play the caller's part, print template tokens, fence code, recite their rules, repeat
-//! themselves. The guard passes whole words and ends the reply at the first of these; see [`Trigger`].
+//! Small models run on: they play the caller's part, print template tokens, fence code, recite their rules,
+//! repeat themselves. The guard passes whole words and ends the reply at the first of these; see [`Trigger`].
 
 use std::collections::VecDeque;
 
@@ -113,7 +113,8 @@ impl Guard {
         }
     }
 
-    /// Takes the next piece of the stream; returns what may be spoken of it: whole words with the space behind them.
+    /// Takes the next piece of the stream; returns what may be spoken of it: whole words with the space
+    /// behind them.
     pub fn push(&mut self, piece: &str) -> String {
         let mut passed = String::new();
         if self.trigger.is_some() {
@@ -244,8 +245,8 @@ impl Guard {
     }
 }
 
-/// Guards a whole reply at once. An early end falls back to the end of the last whole sentence, if there is one. `None`
-/// when nothing speakable is left.
+/// Guards a whole reply at once. An early end falls back to the end of the last whole sentence, if there is
+/// one. `None` when nothing speakable is left.
 pub fn sanitise(reply: &str, limits: GuardLimits, persona: &Persona) -> Option<String> {
     let mut guard = Guard::new(limits, persona);
     let mut text = guard.push(reply);

@@ -1,9 +1,9 @@
 //! Heard: whether a transcript is what somebody said.
 //!
-//! Whisper invents on silence and noise: subtitle credits, "Thank you.", "[MUSIC]", loops. A caller who coughs must not be
-//! answered, and a caller who says a short "thank you" must not be dropped. So inventions are judged together with how much
-//! voice there was (the line's own voice activity) and how sure the recogniser is. In doubt: [`Heard::Unclear`], which asks
-//! again, rather than `Nothing`, which is silent.
+//! Whisper invents on silence and noise: subtitle credits, "Thank you.", "[MUSIC]", loops. A caller who
+//! coughs must not be answered, and a caller who says a short "thank you" must not be dropped. So inventions
+//! are judged together with how much voice there was (the line's own voice activity) and how sure the
+//! recogniser is. In doubt: [`Heard::Unclear`], which asks again, rather than `Nothing`, which is silent.
 
 use crate::words::{is_number, words};
 
@@ -37,7 +37,8 @@ const SURE_VOICED_MS: u32 = 500;
 const MIN_LOGPROB: f32 = -1.0;
 /// The same for one-word utterances, whose mean is taken over two or three tokens.
 const MIN_LOGPROB_SHORT: f32 = -1.3;
-/// Fastest credible speech over the voiced time [words per second]. Auctioneers reach 6; voice activity misses a quarter.
+/// Fastest credible speech over the voiced time [words per second]. Auctioneers reach 6; voice activity
+/// misses a quarter.
 const MAX_WORDS_PER_VOICED_SECOND: f32 = 9.0;
 /// Fastest credible speech over the whole audio [words per second].
 const MAX_WORDS_PER_SECOND: f32 = 7.5;
@@ -90,7 +91,8 @@ const CREDITS: &[&str] = &[
     "字幕志愿者",
 ];
 
-/// What Whisper likes to hear in silence, and what callers do say. Believed when there was enough voice for it.
+/// What Whisper likes to hear in silence, and what callers do say. Believed when there was enough voice for
+/// it.
 const DOUBTFUL: &[&str] = &[
     "thank you",
     "thank you very much",
@@ -152,8 +154,9 @@ const REPEATABLE: &[&str] = &[
     "really", "ha", "la", "double", "w",
 ];
 
-/// Judges a transcript. `avg_logprob`: mean log-probability of its tokens (≤ 0); `no_speech_prob`: 0…1; `audio_ms`: length of
-/// the audio transcribed [ms]; `voiced_ms`: how much of it voice activity called voice [ms].
+/// Judges a transcript. `avg_logprob`: mean log-probability of its tokens (≤ 0); `no_speech_prob`: 0…1;
+/// `audio_ms`: length of the audio transcribed [ms]; `voiced_ms`: how much of it voice activity called voice
+/// [ms].
 pub fn judge(text: &str, avg_logprob: f32, no_speech_prob: f32, audio_ms: u32, voiced_ms: u32) -> Heard {
     let text = without_tags(text);
     let spoken = words(&text);

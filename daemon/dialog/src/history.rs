@@ -1,8 +1,9 @@
 //! History: what was said so far in a call, as the model sees it.
 //!
-//! Messages alternate, the caller first: some chat templates refuse anything else. So the greeting is not part of it, and
-//! what the caller says in two goes before a reply becomes one message. When the budget is used up, the oldest exchanges go
-//! until only 60 % of it is left: each trim makes the model read the rest anew, so trims must be rare.
+//! Messages alternate, the caller first: some chat templates refuse anything else. So the greeting is not
+//! part of it, and what the caller says in two goes before a reply becomes one message. When the budget is
+//! used up, the oldest exchanges go until only 60 % of it is left: each trim makes the model read the rest
+//! anew, so trims must be rare.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,8 @@ pub struct History {
 }
 
 impl History {
-    /// With room for `budget_chars` characters, about four of them to a token. The last exchange stays whatever its size.
+    /// With room for `budget_chars` characters, about four of them to a token. The last exchange stays
+    /// whatever its size.
     pub fn new(budget_chars: usize) -> History {
         History {
             messages: Vec::new(),
@@ -59,7 +61,8 @@ impl History {
         self.trim();
     }
 
-    /// The attendant said `text`. Of an interrupted reply give only what the caller heard; nothing when it was nothing.
+    /// The attendant said `text`. Of an interrupted reply give only what the caller heard; nothing when it
+    /// was nothing.
     pub fn push_reply(&mut self, text: &str) {
         // Before the caller's first words there is only the greeting.
         if !self.messages.is_empty() {
@@ -72,7 +75,8 @@ impl History {
         &self.messages
     }
 
-    /// The messages as they would be if the caller now said `text`; for speculation on an unfinished utterance.
+    /// The messages as they would be if the caller now said `text`; for speculation on an unfinished
+    /// utterance.
     pub fn messages_with(&self, text: &str) -> Vec<Message> {
         let mut next = self.clone();
         next.push_caller(text);

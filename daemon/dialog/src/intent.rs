@@ -1,5 +1,5 @@
-//! Intent: whether the caller ends the call. A rule, and a careful one: hanging up on somebody who stays is worse than one
-//! more "anything else?".
+//! Intent: whether the caller ends the call. A rule, and a careful one: hanging up on somebody who stays is
+//! worse than one more "anything else?".
 
 use crate::words::{contains, words};
 
@@ -115,8 +115,8 @@ const NOT_YET: &[&str] = &[
     "first", "question", "said", "told", "say", "says",
 ];
 
-/// Whether the caller's `text` ends the call. `last_reply` is what was said to them before: "No, thank you." ends the call
-/// only after "Anything else?".
+/// Whether the caller's `text` ends the call. `last_reply` is what was said to them before: "No, thank you."
+/// ends the call only after "Anything else?".
 pub fn ends_call(text: &str, last_reply: Option<&str>) -> bool {
     let words = words(text);
     if words.is_empty() || words.len() > MAX_WORDS || text.contains('?') {
@@ -133,7 +133,8 @@ fn says_bye(words: &[String]) -> bool {
     let Some(at) = words.iter().rposition(|word| is_bye(word)) else {
         return words.ends_with(&["good".to_owned(), "night".to_owned()]);
     };
-    // "I dropped by", "a good buy": only the spelling counts, but a preceding article or verb makes it a thing.
+    // "I dropped by", "a good buy": only the spelling counts, but a preceding article or verb makes it a
+    // thing.
     let before = at
         .checked_sub(1)
         .and_then(|index| words.get(index))

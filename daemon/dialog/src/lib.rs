@@ -1,4 +1,5 @@
-//! The dialog, sans-IO: what the model is told, what of its words is spoken and how, what of the caller's words counts.
+//! The dialog, sans-IO: what the model is told, what of its words is spoken and how, what of the caller's
+//! words counts.
 //!
 //! ```text
 //! Whisper text --heard::judge--> Speech --intent--> goodbye?
@@ -6,7 +7,8 @@
 //! LLM tokens --Guard--> text --ClauseSplitter--> clause --spoken--> words for the voice
 //! live text  --completeness--> has the caller finished? (for the endpointer)
 //! ```
-//! Pure functions and small values: no clock, no file, no model. No business fact is in here; they come from [`Persona`].
+//! Pure functions and small values: no clock, no file, no model. No business fact is in here; they come from
+//! [`Persona`].
 
 pub mod clauses;
 pub mod completeness;

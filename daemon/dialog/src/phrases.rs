@@ -7,8 +7,8 @@ use crate::{DialogError, Persona};
 /// Longest stock phrase [characters]: about 25 s of speech.
 const MAX_CHARS: usize = 400;
 
-/// What the attendant says of itself. `{business}` and `{attendant}` stand for the persona's names. Section `[phrases]` of the
-/// configuration; a missing key takes its default, an unknown one is refused.
+/// What the attendant says of itself. `{business}` and `{attendant}` stand for the persona's names. Section
+/// `[phrases]` of the configuration; a missing key takes its default, an unknown one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Phrases {

@@ -1,8 +1,9 @@
 //! The one builder of the system prompt.
 //!
-//! It is the shared prefix of all calls: decoded once, kept in the KV cache. So it holds nothing of a call or of the
-//! clock, and it is short: a model of 0.5 to 1.5 billion parameters follows few and plain rules, and each token costs.
-//! Texts of the configuration are cleaned of line breaks and template tokens, so that a fact cannot become a role.
+//! It is the shared prefix of all calls: decoded once, kept in the KV cache. So it holds nothing of a call or
+//! of the clock, and it is short: a model of 0.5 to 1.5 billion parameters follows few and plain rules, and
+//! each token costs. Texts of the configuration are cleaned of line breaks and template tokens, so that a
+//! fact cannot become a role.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +13,8 @@ use crate::DialogError;
 /// Most characters of the whole prompt, about 1500 tokens; the rest of the context is the call's.
 const MAX_PROMPT_CHARS: usize = 6_000;
 
-/// Who answers, and what it knows. Section `[persona]` of the configuration; every business fact comes from here.
+/// Who answers, and what it knows. Section `[persona]` of the configuration; every business fact comes from
+/// here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Persona {
@@ -81,7 +83,8 @@ pub struct Prompt {
     pub sha256: String,
 }
 
-/// Rules of style that hold for every business. Also what [`Guard`](crate::Guard) listens for: none of it is ever spoken.
+/// Rules of style that hold for every business. Also what [`Guard`](crate::Guard) listens for: none of it is
+/// ever spoken.
 pub(crate) const STYLE_RULES: &[&str] = &[
     "Answer in one or two short sentences, at most 30 words in all.",
     "Speak plain everyday English: no lists, no headings, no symbols, no emoji.",

@@ -1,6 +1,7 @@
 //! Words for comparing: lower case, without punctuation.
 
-/// The words of a text, lower case, inner apostrophes kept (`that's`), other punctuation dropped; hyphens split.
+/// The words of a text, lower case, inner apostrophes kept (`that's`), other punctuation dropped; hyphens
+/// split.
 pub fn words(text: &str) -> Vec<String> {
     text.split(|c: char| c.is_whitespace() || matches!(c, '-' | '–' | '—' | '/'))
         .map(|word| {
@@ -99,7 +100,8 @@ pub enum Stop {
     Either,
 }
 
-/// Judges the full stop at the end of `word` (`Dr.`, `p.m.`, `open.`); opening quotes and brackets are ignored.
+/// Judges the full stop at the end of `word` (`Dr.`, `p.m.`, `open.`); opening quotes and brackets are
+/// ignored.
 pub fn full_stop(word: &str) -> Stop {
     let bare = word.trim_start_matches(|c: char| !c.is_alphanumeric());
     let lower = bare.to_lowercase();

@@ -5,14 +5,15 @@
 //! admin page  --spawn_blocking--> Store --Mutex--> reader connection --+--> attendant.db (WAL)
 //! ```
 //!
-//! - **One owner.** [`Store::open`] locks the data directory; a second daemon on it is refused. Clones share the handle.
-//!   [`Store::open_read_only`] is for tools beside a running daemon.
-//! - **Blocking.** Every method blocks: a write for one fsync (under 1 ms on an SSD, up to some 100 ms on a worn SD
-//!   card) plus the writes queued before it, a read for as long as it takes; readers never wait for writers. Call
-//!   through `spawn_blocking`, never from the realtime thread.
+//! - **One owner.** [`Store::open`] locks the data directory; a second daemon on it is refused. Clones share
+//!   the handle. [`Store::open_read_only`] is for tools beside a running daemon.
+//! - **Blocking.** Every method blocks: a write for one fsync (under 1 ms on an SSD, up to some 100 ms on a
+//!   worn SD card) plus the writes queued before it, a read for as long as it takes; readers never wait for
+//!   writers. Call through `spawn_blocking`, never from the realtime thread.
 //! - **Power cut.** WAL with `synchronous = FULL`: what a method returned `Ok` for is on the disk.
 //! - **Time** is passed in ([Unix ms]); the store has no clock.
-//! - **Privacy.** Numbers and texts are stored in clear (the office needs them) but no `Debug` here prints them.
+//! - **Privacy.** Numbers and texts are stored in clear (the office needs them) but no `Debug` here prints
+//!   them.
 
 mod error;
 mod event;

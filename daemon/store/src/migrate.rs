@@ -1,7 +1,8 @@
 //! Migrations: the schema's history, compiled in, each step in one transaction.
 //!
-//! `PRAGMA user_version` holds the number of the last migration. It is part of the transaction, so a power cut leaves the
-//! schema before or after a step, never between. Files are append only: what has shipped is not edited.
+//! `PRAGMA user_version` holds the number of the last migration. It is part of the transaction, so a power
+//! cut leaves the schema before or after a step, never between. Files are append only: what has shipped is
+//! not edited.
 
 use std::path::Path;
 

@@ -62,7 +62,8 @@ fn nearest_rank(sorted: &[u32], percent: usize) -> Option<u32> {
 }
 
 impl Store {
-    /// The last `limit` sessions (at most 1000), newest first; with `before`, those older than it, for paging.
+    /// The last `limit` sessions (at most 1000), newest first; with `before`, those older than it, for
+    /// paging.
     ///
     /// # Errors
     /// [`StoreError`] of the database.
@@ -110,7 +111,8 @@ impl Store {
         })
     }
 
-    /// What callers waited in the last `turns` turns (at most 100,000) that have a figure; `None` before the first.
+    /// What callers waited in the last `turns` turns (at most 100,000) that have a figure; `None` before the
+    /// first.
     ///
     /// # Errors
     /// [`StoreError`] of the database.

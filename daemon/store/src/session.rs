@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 pub struct SessionId(i64);
 
 impl SessionId {
-    /// From a number that came from [`SessionId::get`] (a URL, say). Any number is safe: unknown ones are not found.
+    /// From a number that came from [`SessionId::get`] (a URL, say). Any number is safe: unknown ones are not
+    /// found.
     pub const fn new(id: i64) -> SessionId {
         SessionId(id)
     }
@@ -332,8 +333,8 @@ impl Session {
         })
     }
 
-    /// Time from answer to end [ms]; `None` while it runs or when it was never answered. The wall clock may have been set
-    /// meanwhile; it never gets negative.
+    /// Time from answer to end [ms]; `None` while it runs or when it was never answered. The wall clock may
+    /// have been set meanwhile; it never gets negative.
     pub fn duration_ms(&self) -> Option<u64> {
         let (started, ended) = self.started_at_ms.zip(self.ended_at_ms)?;
         Some(u64::try_from(ended.saturating_sub(started)).unwrap_or(0))

@@ -52,8 +52,8 @@ impl Store {
     /// Opens the record in `directory`, making both if missing, and brings the schema up to date.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] when another daemon has it, [`StoreError::TooNew`] when a newer program wrote it, and what
-    /// can go wrong with files.
+    /// [`StoreError::InUse`] when another daemon has it, [`StoreError::TooNew`] when a newer program
+    /// wrote it, and what can go wrong with files.
     pub fn open(directory: &Path) -> Result<Store, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -73,7 +73,8 @@ impl Store {
         }
 
         let path = directory.join(DATABASE_FILE);
-        // Made by us first, so that it is private from its first byte; SQLite gives its side files the same mode.
+        // Made by us first, so that it is private from its first byte; SQLite gives its side files the same
+        // mode.
         private_file(&path).map_err(failed(&path))?;
         let mut writer = Connection::open_with_flags(
             &path,
@@ -101,7 +102,8 @@ impl Store {
     /// Opens an existing record for reading, beside a running daemon or on a stopped one's directory.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when there is none yet, [`StoreError::TooNew`] and the like as for [`Store::open`].
+    /// [`StoreError::Missing`] when there is none yet, [`StoreError::TooNew`] and the like as for
+    /// [`Store::open`].
     pub fn open_read_only(directory: &Path) -> Result<Store, StoreError> {
         let path = directory.join(DATABASE_FILE);
         if !path.is_file() {
@@ -130,8 +132,8 @@ impl Store {
         &self.shared.path
     }
 
-    /// Ends what an earlier run left open: every session that is not terminal becomes `terminated`, reason `interrupted`.
-    /// Call once at start, before any session is created. Returns how many there were.
+    /// Ends what an earlier run left open: every session that is not terminal becomes `terminated`, reason
+    /// `interrupted`. Call once at start, before any session is created. Returns how many there were.
     ///
     /// # Errors
     /// [`StoreError`] of the database.
@@ -174,8 +176,9 @@ impl Store {
         })
     }
 
-    /// Moves a session on, if it still has `expected_version`; returns its new version. `reason` is needed for terminal
-    /// states other than `completed`. Going to `in_progress` notes the start, a terminal state the end.
+    /// Moves a session on, if it still has `expected_version`; returns its new version. `reason` is needed
+    /// for terminal states other than `completed`. Going to `in_progress` notes the start, a terminal state
+    /// the end.
     ///
     /// # Errors
     /// [`StoreError::Conflict`], [`StoreError::Final`], [`StoreError::Illegal`], [`StoreError::NoReason`],
@@ -205,12 +208,12 @@ impl Store {
         })
     }
 
-    /// Ends a session whatever its version: the first end wins, a later one gets [`StoreError::Final`]. Record the last
-    /// turn before. Returns the final version.
+    /// Ends a session whatever its version: the first end wins, a later one gets [`StoreError::Final`].
+    /// Record the last turn before. Returns the final version.
     ///
     /// # Errors
-    /// As for [`Store::transition`], except `Conflict`. A session that was never answered cannot be `Completed`
-    /// ([`StoreError::Illegal`]): it is `Terminated`, `Failed` or `Expired`.
+    /// As for [`Store::transition`], except `Conflict`. A session that was never answered cannot be
+    /// `Completed` ([`StoreError::Illegal`]): it is `Terminated`, `Failed` or `Expired`.
     pub fn finish_session(
         &self,
         session: SessionId,
@@ -231,7 +234,8 @@ impl Store {
     /// Records a turn and its latencies under the session's next number, all or nothing.
     ///
     /// # Errors
-    /// [`StoreError::NotInProgress`], [`StoreError::NotFound`], or of the database; then no number is used up.
+    /// [`StoreError::NotInProgress`], [`StoreError::NotFound`], or of the database; then no number
+    /// is used up.
     pub fn append_turn(&self, session: SessionId, turn: &NewTurn) -> Result<TurnNumber, StoreError> {
         self.write(|db| {
             let (state, _) = standing(db, session)?;
@@ -248,7 +252,8 @@ impl Store {
         })
     }
 
-    /// Notes an event; `detail` must not hold digits or words of the caller. Beyond 1000 of a session they are dropped.
+    /// Notes an event; `detail` must not hold digits or words of the caller. Beyond 1000 of a session they
+    /// are dropped.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], or of the database. Terminal sessions take events, too (a BYE may be late).

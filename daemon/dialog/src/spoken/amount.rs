@@ -39,7 +39,8 @@ fn magnitude(word: &str) -> Option<&'static str> {
     })
 }
 
-/// `$45.50`, `-$5`, `$1.5 million` (with `next`), `20€`, `45 USD` (with `next`). Also says whether `next` was used.
+/// `$45.50`, `-$5`, `$1.5 million` (with `next`), `20€`, `45 USD` (with `next`). Also says whether `next` was
+/// used.
 pub fn money(core: &str, next: Option<&str>) -> Option<(String, bool)> {
     let (minus, bare) = match core.strip_prefix('-') {
         Some(rest) => ("minus ", rest),

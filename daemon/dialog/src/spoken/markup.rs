@@ -1,7 +1,7 @@
 //! Markup: removes what is seen but not said, and brings signs to their plain forms.
 
-/// Plain text on one line: no Markdown, no HTML, no emoji, straight quotes, dashes in two kinds only: `-` within words and
-/// ranges, ` – ` for a pause.
+/// Plain text on one line: no Markdown, no HTML, no emoji, straight quotes, dashes in two kinds only: `-`
+/// within words and ranges, ` – ` for a pause.
 pub fn strip(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for line in text.lines() {
@@ -142,7 +142,8 @@ fn signs(text: &str) -> String {
     out
 }
 
-/// Letters, ASCII digits and the marks that the reader knows; emoji, arrows, controls and other digits are not.
+/// Letters, ASCII digits and the marks that the reader knows; emoji, arrows, controls and other digits are
+/// not.
 fn speakable(c: char) -> bool {
     (c.is_alphabetic() && !matches!(c, 'ª' | 'º'))
         || c.is_ascii_digit()

@@ -34,7 +34,8 @@ pub struct Time {
 }
 
 impl Time {
-    /// `3:30`, `3pm`, `3:30p.m`, `15:30`; a bare `3` only with `next` being am or pm. Also says whether `next` was used.
+    /// `3:30`, `3pm`, `3:30p.m`, `15:30`; a bare `3` only with `next` being am or pm. Also says whether
+    /// `next` was used.
     pub fn read(core: &str, next: Option<&str>) -> Option<(Time, bool)> {
         let end = core.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.'));
         let (clock, attached) = core.split_at(end.unwrap_or(core.len()));
