@@ -1,10 +1,11 @@
 //! Answers every call and hangs up after some milliseconds: a target for load generators.
 //!
-//! `answer [ADDRESS [MILLISECONDS]]`, by default `127.0.0.1:5060 300`. Prints one line per second.
+//! `answer [ADDRESS [MILLISECONDS]]`, by default `127.0.0.1:5060 300`. Prints one line per second. With `SIP_REGISTRAR`,
+//! `SIP_USER` and `SIP_PASSWORD` set it registers, and then takes calls from the registrar only.
 
 use std::time::Duration;
 
-use attendant_sip::{Peer, SipConfig, SipEvent, start};
+use attendant_sip::{Account, Peer, SipConfig, SipEvent, Transport, start};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,13 +17,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "127.0.0.1:5060".to_string())
         .parse()?;
     let hang_up = Duration::from_millis(args.next().map_or(Ok(300), |ms| ms.parse())?);
+    let accounts = account_from_env();
+    let local = Peer {
+        name: "local".to_string(),
+        net: "127.0.0.0/8".parse()?,
+    };
     let config = SipConfig {
         udp: Some(addr),
         tcp: Some(addr),
-        peers: vec![Peer {
-            name: "local".to_string(),
-            net: "127.0.0.0/8".parse()?,
-        }],
+        peers: if accounts.is_empty() {
+            vec![local]
+        } else {
+            Vec::new()
+        },
+        accounts,
         max_calls: 500,
         rtp_ports: (30_000, 31_999),
         ..SipConfig::default()
@@ -33,7 +41,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         tokio::select! {
             event = events.recv() => {
-                let Some(SipEvent::Incoming(call)) = event else { break };
+                let call = match event {
+                    Some(SipEvent::Incoming(call)) => call,
+                    Some(SipEvent::Registration { account, state }) => {
+                        println!("{account}: {state:?}");
+                        continue;
+                    }
+                    None => break,
+                };
                 answered += 1;
                 tokio::spawn(async move {
                     call.ringing().await;
@@ -56,6 +71,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     sip.shutdown().await;
     Ok(())
+}
+
+fn account_from_env() -> Vec<Account> {
+    let Ok(registrar) = std::env::var("SIP_REGISTRAR") else {
+        return Vec::new();
+    };
+    vec![Account {
+        name: "line".to_string(),
+        registrar,
+        username: std::env::var("SIP_USER").unwrap_or_default(),
+        password: std::env::var("SIP_PASSWORD").unwrap_or_default(),
+        auth_user: None,
+        realm: None,
+        expires_s: 300,
+        transport: Transport::Udp,
+    }]
 }
 
 fn rss_kb() -> u64 {

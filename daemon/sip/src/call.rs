@@ -328,6 +328,7 @@ impl Running {
         }
         let id = self.pump.dialog.id();
         self.pump.core.layer.remove_dialog(&id);
+        lock(&self.pump.core.proxied).remove(&id.call_id);
         self.phase.send_replace(Phase::Over);
         self.send(end).await;
     }

@@ -17,7 +17,7 @@ use crate::call::Control;
 use crate::config::{SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
-use crate::inspector::{Extras, Realms};
+use crate::inspector::{Extras, Proxied, Realms};
 use crate::ports::PortPool;
 
 pub(crate) struct Core {
@@ -28,6 +28,7 @@ pub(crate) struct Core {
     pub ports: PortPool,
     pub realms: Realms,
     pub extras: Extras,
+    pub proxied: Proxied,
     /// Bound addresses.
     pub udp: Option<SocketAddr>,
     pub tcp: Option<SocketAddr>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog::Dialog;
+use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
 use rsipstack::transaction::TransactionReceiver;
 use rsipstack::transaction::transaction::Transaction;
@@ -407,6 +408,9 @@ fn prepare(
     let dialog = core
         .layer
         .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
+    if behind_proxy(&tx.original) {
+        lock(&core.proxied).insert(dialog.id().call_id);
+    }
     let current = match media {
         MediaOffer::Negotiated(agreed) => Some(agreed),
         MediaOffer::Late => None,
@@ -488,6 +492,12 @@ fn transport_of(tx: &Transaction) -> Transport {
         .as_ref()
         .is_some_and(|c| c.get_addr().r#type == Some(rsipstack::sip::Transport::Tcp));
     if tcp { Transport::Tcp } else { Transport::Udp }
+}
+
+/// A proxy stays in the path, and the caller's Contact names no transport of its own.
+fn behind_proxy(request: &Request) -> bool {
+    let contacts = request.typed_contact_headers().unwrap_or_default();
+    request.record_route_header().is_some() && contacts.first().is_some_and(|c| c.uri.transport().is_none())
 }
 
 fn called_user(request: &Request) -> String {

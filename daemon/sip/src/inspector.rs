@@ -1,9 +1,9 @@
 //! What the library leaves out of its messages, added on their way through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use rsipstack::sip::{Header, HeadersExt as _, Method, SipMessage, StatusCodeKind};
+use rsipstack::sip::{Header, HeadersExt as _, Method, Param, SipMessage, StatusCodeKind};
 use rsipstack::transaction::endpoint::MessageInspector;
 use rsipstack::transport::SipAddr;
 
@@ -17,10 +17,15 @@ pub(crate) type Realms = Arc<Mutex<HashMap<String, String>>>;
 /// A header for the final refusal of an INVITE, by Call-ID: Contact of a 302, Retry-After of a 503.
 pub(crate) type Extras = Arc<Mutex<HashMap<String, Header>>>;
 
+/// Call-IDs whose remote target lies behind a proxy: the library adds our hop's transport to it, but it is not ours to
+/// choose how the last proxy reaches the caller.
+pub(crate) type Proxied = Arc<Mutex<HashSet<String>>>;
+
 #[derive(Default)]
 pub(crate) struct Inspector {
     pub realms: Realms,
     pub extras: Extras,
+    pub proxied: Proxied,
 }
 
 impl MessageInspector for Inspector {
@@ -32,6 +37,23 @@ impl MessageInspector for Inspector {
                         Header::Authorization(h) => *h = digest::fix_credentials(h.value()).into(),
                         Header::ProxyAuthorization(h) => *h = digest::fix_credentials(h.value()).into(),
                         _ => {}
+                    }
+                }
+                let id = request
+                    .call_id_header()
+                    .map(|id| id.value().to_string())
+                    .unwrap_or_default();
+                if lock(&self.proxied).contains(&id) {
+                    request.uri.params.retain(|p| !matches!(p, Param::Transport(_)));
+                }
+                if request.method == Method::Register {
+                    // An address of record has no transport; the library copies the registrar's.
+                    for header in request.headers.iter_mut() {
+                        match header {
+                            Header::From(h) => *h = without_transport(h.value()).into(),
+                            Header::To(h) => *h = without_transport(h.value()).into(),
+                            _ => {}
+                        }
                     }
                 }
                 if request.method == Method::Invite {
@@ -90,6 +112,12 @@ impl MessageInspector for Inspector {
         }
         msg
     }
+}
+
+fn without_transport(value: &str) -> String {
+    value
+        .replacen(";transport=TCP", "", 1)
+        .replacen(";transport=UDP", "", 1)
 }
 
 fn www_authenticate(header: &Header) -> Option<&str> {

@@ -66,7 +66,9 @@ use crate::gate::Gate;
 use crate::inspector::Inspector;
 use crate::ports::PortPool;
 
-/// Directives a log filter must contain: the library writes whole messages with numbers and credentials.
+/// Directives a log filter must contain: the library writes whole messages with numbers and credentials at INFO.
+///
+/// A logger fed through the `log` crate beside the `tracing` filter must drop these targets by itself.
 pub const LOG_DIRECTIVES: &[&str] = &["rsipstack=error", "hickory_resolver=warn", "hickory_proto=warn"];
 
 /// Events waiting for the daemon. When full, new calls are refused with 503.
@@ -139,7 +141,11 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
     }
 
     let inspector = Inspector::default();
-    let (realms, extras) = (inspector.realms.clone(), inspector.extras.clone());
+    let (realms, extras, proxied) = (
+        inspector.realms.clone(),
+        inspector.extras.clone(),
+        inspector.proxied.clone(),
+    );
     let endpoint = EndpointBuilder::new()
         .with_user_agent(&config.user_agent)
         .with_transport_layer(transport)
@@ -159,6 +165,7 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         ports,
         realms,
         extras,
+        proxied,
         udp: udp_addr,
         tcp: tcp_addr,
         calls: Calls::default(),

@@ -109,6 +109,7 @@ struct Task {
     expires_s: u32,
     registered: bool,
     ever_registered: bool,
+    refusal_said: bool,
     backoff: Duration,
 }
 
@@ -138,6 +139,7 @@ impl Task {
             expires_s,
             registered: false,
             ever_registered: false,
+            refusal_said: false,
             backoff: MIN_BACKOFF,
         }
     }
@@ -159,15 +161,15 @@ impl Task {
                     }
                     self.registered = true;
                     self.ever_registered = true;
+                    self.refusal_said = false;
                     self.backoff = MIN_BACKOFF;
                     REFRESH
                         .min(Duration::from_secs(u64::from(expires_s)) / 2)
                         .max(Duration::from_secs(1))
                 }
                 Outcome::Refused { status, reason } => {
-                    let said = !self.registered && self.ever_registered;
                     self.registered = false;
-                    if !said {
+                    if !std::mem::replace(&mut self.refusal_said, true) {
                         self.tell(RegistrationState::Refused { status, reason }).await;
                     }
                     if !self.ever_registered {

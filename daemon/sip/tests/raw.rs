@@ -5,7 +5,7 @@ mod common;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use attendant_sip::{DialogEvent, Established, MediaOffer, SipEvent, Transport};
+use attendant_sip::{DialogEvent, Established, MediaOffer, SipError, SipEvent, Transport};
 use common::{Line, SOON, next};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -478,4 +478,107 @@ async fn a_flood_of_nonsense_does_not_stop_calls() {
             .await
             .map_or(true, |e| !matches!(e, Some(SipEvent::Incoming(_))))
     );
+}
+
+/// Plays the far end of our outgoing call: challenges, then answers `status` and, on 200, hangs up at once.
+async fn challenging_callee(socket: tokio::net::UdpSocket, challenge: &'static str, accept: bool) {
+    let mut buffer = vec![0; 9000];
+    let me = socket.local_addr().unwrap();
+    loop {
+        let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+        let request = String::from_utf8(buffer[..len].to_vec()).unwrap();
+        if !request.starts_with("INVITE") {
+            if request.starts_with("SIP/2.0 200") && request.contains("BYE") {
+                return;
+            }
+            continue;
+        }
+        let head: String = request
+            .lines()
+            .filter(|l| {
+                ["Via:", "From:", "To:", "Call-ID:", "CSeq:"]
+                    .iter()
+                    .any(|h| l.starts_with(h))
+            })
+            .map(|l| {
+                if l.starts_with("To:") {
+                    format!("{l};tag=callee\r\n")
+                } else {
+                    format!("{l}\r\n")
+                }
+            })
+            .collect();
+        let authorised = request.contains("uthorization: Digest username=\"u\", realm=\"r\"");
+        let answer = if authorised && accept {
+            format!(
+                "SIP/2.0 200 OK\r\n{head}Contact: <sip:callee@{me}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
+                SDP.len()
+            )
+        } else {
+            format!("SIP/2.0 {challenge} realm=\"r\", nonce=\"n\"\r\nContent-Length: 0\r\n\r\n")
+                .replace("HEAD", &head)
+        };
+        socket.send_to(answer.as_bytes(), from).await.unwrap();
+        if answer.starts_with("SIP/2.0 200") {
+            let get = |name: &str| header(&request, name).unwrap();
+            let bye = format!(
+                "BYE sip:u@{from} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bKbye;rport\r\nFrom: {};tag=callee\r\nTo: {}\r\n\
+                 Call-ID: {}\r\nCSeq: 1 BYE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
+                get("To"),
+                get("From"),
+                get("Call-ID")
+            );
+            socket.send_to(bye.as_bytes(), from).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outgoing_call_answers_challenges_and_an_instant_bye() {
+    for (ip, challenge) in [
+        ("127.0.0.77", "401 Unauthorized\r\nHEADWWW-Authenticate: Digest"),
+        (
+            "127.0.0.78",
+            "407 Proxy Authentication Required\r\nHEADProxy-Authenticate: Digest",
+        ),
+    ] {
+        for _ in 0..20 {
+            let line = Line::calling(ip).await;
+            let socket = tokio::net::UdpSocket::bind(("127.0.0.79", 0)).await.unwrap();
+            let uri = format!("sip:100@{}", socket.local_addr().unwrap());
+            let callee = tokio::spawn(challenging_callee(socket, challenge, true));
+            let credentials = Some(("u".to_string(), "p".to_string()));
+            let mut placed = timeout(SOON, line.sip.invite(&uri, credentials))
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(next(&mut placed.events).await, Some(DialogEvent::Bye));
+            timeout(SOON, callee)
+                .await
+                .expect("BYE answered with 200")
+                .unwrap();
+            line.idle().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_password_ends_the_outgoing_call() {
+    let line = Line::calling("127.0.0.80").await;
+    for credentials in [None, Some(("u".to_string(), "wrong".to_string()))] {
+        let socket = tokio::net::UdpSocket::bind(("127.0.0.80", 0)).await.unwrap();
+        let uri = format!("sip:100@{}", socket.local_addr().unwrap());
+        let callee = tokio::spawn(challenging_callee(
+            socket,
+            "401 Unauthorized\r\nHEADWWW-Authenticate: Digest",
+            false,
+        ));
+        let placed = timeout(SOON, line.sip.invite(&uri, credentials)).await.unwrap();
+        assert!(
+            matches!(placed, Err(SipError::Refused { status: 401, .. })),
+            "{placed:?}"
+        );
+        callee.abort();
+    }
+    line.idle().await;
 }
