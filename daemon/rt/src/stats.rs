@@ -77,7 +77,7 @@ pub struct LegStats {
     pub rx_concealed: u64,
     /// Interarrival jitter (RFC 3550), seen with the tick's resolution \[ms\].
     pub jitter_ms: f32,
-    /// What waits in the jitter buffer \[ms\].
+    /// What the jitter buffer holds when a tick begins, the frame about to be played included \[ms\].
     pub jitter_delay_ms: u32,
     /// Packets sent.
     pub tx_packets: u64,

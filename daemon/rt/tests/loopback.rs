@@ -1,6 +1,6 @@
 //! The thread itself, over real sockets: it keeps time, refuses too many legs, and closes what was dropped.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::disallowed_methods)]
 
 use attendant_media::{Codec, Frame, rtp::Packet, tone};
 use attendant_rt::{LegConfig, Rt, RtConfig, RtError, TxFrame};

@@ -1,6 +1,12 @@
 //! `rt-audio` allocates and frees nothing, whatever its legs go through: a counting allocator watches the thread.
 
-#![allow(unsafe_code, missing_docs)]
+#![allow(
+    unsafe_code,
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::disallowed_types
+)]
 
 use attendant_media::{Codec, tone};
 use attendant_rt::{Leg, LegConfig, Rt, RtConfig, TxFrame};
