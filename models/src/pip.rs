@@ -17,6 +17,8 @@ const PYTHON: &str = "python3";
 const POLL: Duration = Duration::from_millis(100);
 /// Lines of the client's message that are passed on.
 const MESSAGE_LINES: usize = 3;
+/// Enough of a network error to recognise it [characters].
+const MAX_CAUSE_CHARS: usize = 200;
 
 /// Checks that python3 and pip are there.
 ///
@@ -179,6 +181,14 @@ fn last_words(text: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
+    // pip warns about the network, then complains that the package does not exist: the warning is the truth.
+    if let Some(warning) = lines.iter().find(|line| line.contains("Retrying (")) {
+        let cause = warning.rsplit("connection broken by ").next().unwrap_or(warning);
+        let cause: String = cause.chars().take(MAX_CAUSE_CHARS).collect();
+        return format!(
+            "the package index cannot be reached; check network, proxy and pip's settings ({cause})"
+        );
+    }
     let errors: Vec<&str> = lines
         .iter()
         .copied()
@@ -232,10 +242,15 @@ mod tests {
 
     #[test]
     fn passes_on_what_matters_of_a_failure() {
-        let text = "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution\n";
+        let text = "WARNING: Ignoring\nERROR: Could not find a version\nERROR: No matching distribution\n";
         assert_eq!(
             last_words(text),
             "ERROR: Could not find a version | ERROR: No matching distribution"
+        );
+        let offline =
+            "WARNING: Retrying (Retry(total=4)) after connection broken by 'refused': /x\nERROR: No match\n";
+        assert!(
+            last_words(offline).contains("cannot be reached") && last_words(offline).contains("'refused'")
         );
         assert_eq!(last_words(""), "pip failed without a message");
         assert_eq!(last_words("Traceback\nOSError: x\n"), "Traceback | OSError: x");

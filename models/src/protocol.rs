@@ -300,7 +300,11 @@ pub fn encode<T: Serialize>(header: &T, payload: &[u8]) -> io::Result<Vec<u8>> {
     if json.len() > MAX_HEADER || payload.len() > MAX_PAYLOAD {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("frame too large: header {} B, payload {} B", json.len(), payload.len()),
+            format!(
+                "frame too large: header {} B, payload {} B",
+                json.len(),
+                payload.len()
+            ),
         ));
     }
     let mut out = Vec::with_capacity(8 + json.len() + payload.len());
@@ -362,7 +366,12 @@ pub fn pcm_to_bytes(samples: &[i16]) -> Vec<u8> {
 /// Payload bytes as PCM samples; an odd last byte is dropped.
 #[must_use]
 pub fn bytes_to_pcm(bytes: &[u8]) -> Vec<i16> {
-    bytes.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b)).collect()
+    bytes
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|b| i16::from_le_bytes(*b))
+        .collect()
 }
 
 #[cfg(test)]
@@ -377,7 +386,7 @@ mod tests {
         assert!(matches!(request, Request::Ping { nonce: 7 }));
         assert_eq!(payload, [1, 2, 3]);
         assert!(read_frame::<Request>(&mut [].as_slice()).unwrap().is_none());
-        assert!(read_frame::<Request>(&mut wire[..9].as_ref()).is_err());
+        assert!(read_frame::<Request>(&mut &wire[..9]).is_err());
         assert!(decode_sizes([255; 8]).is_err());
     }
 

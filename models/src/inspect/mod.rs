@@ -261,6 +261,31 @@ mod tests {
     }
 
     #[test]
+    fn no_changed_byte_makes_it_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let ggml = convert::whisper_to_ggml(&convert::tests::tiny_ct2(), convert::tests::VOCABULARY).unwrap();
+        write(
+            dir.path(),
+            "odd.onnx.json",
+            piper::fixture::DESCRIPTION.as_bytes(),
+        );
+        for (name, bytes) in [
+            ("odd.gguf", gguf::fixture::chat()),
+            ("odd.bin", ggml),
+            ("odd.onnx", piper::fixture::onnx()),
+        ] {
+            for at in 4..bytes.len().min(500) {
+                for value in [0x00, 0x7f, 0xff] {
+                    let mut odd = bytes.clone();
+                    odd[at] = value;
+                    // Whether it is still a model does not matter here.
+                    let _ = inspect(&write(dir.path(), name, &odd));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn says_what_a_wrong_file_is() {
         let dir = tempfile::tempdir().unwrap();
         let cases: &[(&str, &[u8], &str)] = &[
