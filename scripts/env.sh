@@ -26,4 +26,7 @@ if command -v ccache >/dev/null 2>&1; then
     export CCACHE_NOHASHDIR=1
     export CCACHE_MAXSIZE="${CCACHE_MAXSIZE:-2G}"
 fi
+# The engines note the commit they are built from; the nearest repository would be this one, and every commit of ours
+# would then compile them anew.
+export GIT_CEILING_DIRECTORIES="$ATTENDANT_TARGET_DIR"
 unset attendant_root

@@ -1,1 +1,195 @@
-//! Placeholder replaced below.
+//! Harness of the whole-system tests: the real daemon with the small models on the loopback, and real callers.
+//!
+//! Programs come from `ATTENDANT_BIN_DIR`, else from the build directory of the tests themselves. Missing programs or
+//! models fail a test with the command that gets them; nothing is skipped.
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use attendant::child::{Daemon, local_config};
+use attendant_store::{SessionRecord, Store};
+use serde_json::Value;
+
+/// The program under test.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let dir = std::env::var_os("ATTENDANT_BIN_DIR").map_or_else(beside_the_tests, PathBuf::from);
+    let path = dir.join(name);
+    assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    path
+}
+
+/// `target/<profile>/deps/test` → `target/<profile>`.
+fn beside_the_tests() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
+}
+
+/// A daemon with its own data directory, gone with the value.
+pub struct House {
+    /// The daemon.
+    pub daemon: Daemon,
+    dir: tempfile::TempDir,
+}
+
+impl House {
+    /// A daemon on the loopback with the small models; `more` is appended to its configuration.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start(more: &str) -> anyhow::Result<Self> {
+        Self::start_with(|config| config + more)
+    }
+
+    /// The same with a configuration of one's own.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_with(edit: impl FnOnce(String) -> String) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let config = dir.path().join("attendant.toml");
+        fs::write(&config, edit(local_config("small", dir.path(), "127.0.0.1", 0)))?;
+        let daemon = Daemon::start_program(&program("attendant"), &config)?;
+        Ok(Self { daemon, dir })
+    }
+
+    /// Host and port to dial.
+    ///
+    /// # Panics
+    /// When the daemon said none.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.daemon.uri.split_once('@').map(|(_, address)| address).expect("the daemon tells where to dial")
+    }
+
+    /// `attendant call` with these arguments; its JSON report.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub fn call(&self, args: &[&str]) -> anyhow::Result<Value> {
+        self.call_while(args, || Ok(()))
+    }
+
+    /// The same, doing something in the meantime.
+    ///
+    /// # Errors
+    /// When the call or the something fails.
+    pub fn call_while(&self, args: &[&str], meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Value> {
+        let call = Command::new(program("attendant"))
+            .arg("call")
+            .arg(&self.daemon.uri)
+            .arg("--json")
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        meanwhile()?;
+        let output = call.wait_with_output()?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("the call ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
+        })
+    }
+
+    /// The last session in the record, once it has ended.
+    ///
+    /// # Errors
+    /// When there is none, or it does not end.
+    pub fn last_session(&self) -> anyhow::Result<SessionRecord> {
+        let until = Instant::now() + Duration::from_secs(15);
+        loop {
+            let store = Store::open_read_only(self.dir.path())?;
+            let last = store.list_sessions(1, None)?.into_iter().next().context("no session in the record")?;
+            if last.session.state.is_terminal() {
+                return Ok(store.session(last.session.id)?);
+            }
+            ensure!(Instant::now() < until, "the last session is still {}", last.session.state.as_str());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the last session has so many turns or the condition holds.
+    ///
+    /// # Errors
+    /// After half a minute.
+    pub fn wait_for(&self, what: &str, holds: impl Fn(&SessionRecord) -> bool) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            let store = Store::open_read_only(self.dir.path())?;
+            if let Some(last) = store.list_sessions(1, None)?.into_iter().next()
+                && holds(&store.session(last.session.id)?)
+            {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("waited half a minute for {what}")
+    }
+
+    /// Process ids of an engine worker of this daemon, by its program's name.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn workers(&self, name: &str) -> anyhow::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+            let parent = rest.split_whitespace().nth(1).and_then(|p| p.parse::<u32>().ok());
+            let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if parent == Some(self.daemon.pid()) && command.split('\0').next().is_some_and(|c| c.ends_with(name)) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Kills an engine worker as `kill -9` does.
+    ///
+    /// # Errors
+    /// When there is none.
+    #[allow(unsafe_code)]
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        let workers = self.workers(name)?;
+        ensure!(!workers.is_empty(), "no {name} to kill");
+        for pid in workers {
+            // SAFETY: a plain signal to a process this test has just found as its daemon's child.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram to the SIP port and returns the answer's first line, if one comes within a second.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn raw_sip(&self, from: &str, datagram: &[u8]) -> anyhow::Result<Option<String>> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.send_to(datagram, self.address())?;
+        let mut answer = [0; 4096];
+        let Ok((length, _)) = socket.recv_from(&mut answer) else { return Ok(None) };
+        let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
+        Ok(text.lines().next().map(str::to_owned))
+    }
+}
+
+/// Writes a WAV file for `attendant call --wav` beside the test's other files.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn wav_file(dir: &Path, name: &str, samples: &[i16]) -> anyhow::Result<String> {
+    let path = dir.join(name);
+    attendant_media::wav::write(&path, attendant_media::SAMPLE_RATE_HZ, samples)?;
+    Ok(path.to_string_lossy().into_owned())
+}

@@ -8,6 +8,10 @@
 //! Pure. Numbers are compared digit by digit, because "555 0142", "five five five oh one four two" and "5550142" are
 //! the same thing said; contractions are written out; fillers and punctuation do not count.
 
+/// Written both ways by careful people, and said the same.
+const COMPOUNDS: [(&str, &str); 4] =
+    [("voice mail", "voicemail"), ("touch tone", "touchtone"), ("black list", "blacklist"), ("mail box", "mailbox")];
+
 /// Errors in a comparison of words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WordErrors {
