@@ -274,7 +274,7 @@ mod tests {
             ("odd.bin", ggml),
             ("odd.onnx", piper::fixture::onnx()),
         ] {
-            for at in 4..bytes.len().min(500) {
+            for at in (4..bytes.len().min(500)).step_by(5) {
                 for value in [0x00, 0x7f, 0xff] {
                     let mut odd = bytes.clone();
                     odd[at] = value;
