@@ -151,7 +151,7 @@ fn render(label: &str, done: u64, total: u64, moved: u64, elapsed: Duration) -> 
         let _ = write!(
             line,
             ", about {} left",
-            duration(Duration::from_secs_f64(left.min(1e6)))
+            duration(Duration::from_secs_f64(left.clamp(1.0, 1e6)))
         );
     }
     let _ = write!(line, "  {label}");
