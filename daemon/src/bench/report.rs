@@ -1,7 +1,8 @@
 //! Report: the figures of a run, as one JSON object or a page of text.
 //!
-//! A caller's wait is measured on the wire. Where the daemon's record says that its answer began much later than the
-//! first voice on the wire, that voice was a filler ("one moment, please"), and the wait counts to the answer.
+//! A caller's wait is measured on the wire. The record tells what was heard: where the daemon's answer began much later
+//! than the first voice on the wire, that voice was a filler ("one moment, please") and the wait counts to the answer;
+//! where it has no answer at all, only a stock phrase was heard and the utterance counts as unanswered.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -89,9 +90,11 @@ pub struct Report {
     pub false_cutoff_rate: f64,
     /// … and how many.
     pub false_cutoffs: usize,
-    /// Utterances without any reply.
+    /// Last voiced sample sent to the first voice of any kind received, fillers and stock phrases too [ms].
+    pub first_sound_ms: Option<Summary>,
+    /// Utterances without an answer: nothing was heard, or only stock phrases.
     pub unanswered: usize,
-    /// Replies that began with a filler.
+    /// Answers that began with a filler.
     pub fillers: usize,
     /// Utterances that ran into speech left over from before.
     pub collisions: usize,
@@ -207,6 +210,11 @@ impl Report {
             }),
             false_cutoff_rate: round(false_cutoffs as f64 / figures.len().max(1) as f64),
             false_cutoffs,
+            first_sound_ms: figures
+                .iter()
+                .filter_map(|turn| turn.heard.response_ms)
+                .collect::<Samples>()
+                .summary(),
             unanswered: figures
                 .iter()
                 .filter(|turn| turn.line.response_ms.is_none())
@@ -318,6 +326,7 @@ impl Report {
         for (kind, figures) in &self.response_ms_by_kind {
             row(out, &format!("  {kind}"), &Some(*figures), "ms")?;
         }
+        row(out, "first sound of any kind", &self.first_sound_ms, "ms")?;
         row(out, "greeting after answer", &self.greeting_ms, "ms")?;
         row(out, "reply stops when interrupted", &self.barge_in_stop_ms, "ms")?;
         writeln!(
@@ -413,7 +422,11 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
             .map(f64::from);
         let heard = turn.heard.response_ms;
         let filler = heard.zip(own).is_some_and(|(heard, own)| own - heard > FILLER_MS);
-        let response_ms = if filler { own } else { heard };
+        let response_ms = match (record, own) {
+            (Some(_), None) => None,
+            (Some(_), own) if filler => own,
+            (Some(_) | None, _) => heard,
+        };
         out.push(TurnFigures {
             kind,
             line: TurnLine {

@@ -9,8 +9,12 @@
 //! the same thing said; contractions are written out; fillers and punctuation do not count.
 
 /// Written both ways by careful people, and said the same.
-const COMPOUNDS: [(&str, &str); 4] =
-    [("voice mail", "voicemail"), ("touch tone", "touchtone"), ("black list", "blacklist"), ("mail box", "mailbox")];
+const COMPOUNDS: [(&str, &str); 4] = [
+    ("voice mail", "voicemail"),
+    ("touch tone", "touchtone"),
+    ("black list", "blacklist"),
+    ("mail box", "mailbox"),
+];
 
 /// Errors in a comparison of words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,10 +98,10 @@ pub fn normalise(text: &str) -> Vec<String> {
         .replace("a.m.", "am")
         .replace("p.m.", "pm")
         .replace("e-mail", "email");
-    let text = text
-        .replace("voice mail", "voicemail")
-        .replace("touch tone", "touchtone")
-        .replace('%', " percent ");
+    let mut text = text.replace('%', " percent ");
+    for (apart, together) in COMPOUNDS {
+        text = text.replace(apart, together);
+    }
     let mut words = Vec::new();
     for raw in text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '\'' | '$' | '.' | ',' | ':'))) {
         push_word(raw, &mut words);
