@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attendant_models::client::{
-    ChatMessage, Engine, EngineConfig, EngineError, EngineState, Engines, GenerateRequest, LlmEvent, Priority, Role,
-    SpeakRequest, TranscribeRequest, WorkerSpec,
+    ChatMessage, Engine, EngineConfig, EngineError, EngineState, Engines, GenerateRequest, LlmEvent,
+    Priority, Role, SpeakRequest, TranscribeRequest, WorkerSpec,
 };
 use attendant_models::protocol::{
     FailKind, PROTOCOL_VERSION, Request, RequestId, Response, Stats, WORKER_FD, read_frame, write_frame,
@@ -114,8 +114,14 @@ fn play(
                     left = left.saturating_sub(10);
                 }
             }
-            ("token", text) => say(&Response::Token { id, text: text.into() }),
-            ("prefix", _) => say(&Response::Token { id, text: prefix.into() }),
+            ("token", text) => say(&Response::Token {
+                id,
+                text: text.into(),
+            }),
+            ("prefix", _) => say(&Response::Token {
+                id,
+                text: prefix.into(),
+            }),
             ("audio", _) => say(&Response::Audio { id, seq: 0 }),
             ("text", _) => say(&Response::Transcript {
                 id,
@@ -125,9 +131,16 @@ fn play(
                 passes: 1,
                 audio_ctx: 512,
             }),
-            ("stale", _) => say(&Response::Done { id: id + 1000, stats: Stats::default() }),
+            ("stale", _) => say(&Response::Done {
+                id: id + 1000,
+                stats: Stats::default(),
+            }),
             ("refuse", _) => {
-                return say(&Response::Failed { id, kind: FailKind::BadRequest, message: "no".into() });
+                return say(&Response::Failed {
+                    id,
+                    kind: FailKind::BadRequest,
+                    message: "no".into(),
+                });
             }
             ("die", _) => std::process::abort(),
             ("hang", _) => thread::sleep(Duration::from_secs(60)),
@@ -137,7 +150,13 @@ fn play(
             other => panic!("script: {other:?}"),
         }
     }
-    say(&Response::Done { id, stats: Stats { compute_ms: threads, ..Stats::default() } });
+    say(&Response::Done {
+        id,
+        stats: Stats {
+            compute_ms: threads,
+            ..Stats::default()
+        },
+    });
 }
 
 // ---- the bench ----
@@ -145,7 +164,9 @@ fn play(
 fn spec(setup: &str) -> WorkerSpec {
     WorkerSpec {
         program: std::env::current_exe().unwrap(),
-        args: ["fake_worker", "--exact", "--nocapture", "--test-threads=1"].map(String::from).to_vec(),
+        args: ["fake_worker", "--exact", "--nocapture", "--test-threads=1"]
+            .map(String::from)
+            .to_vec(),
         env: vec![("FAKE_WORKER".into(), setup.into())],
         memory_limit_mb: Some(512),
         ready_timeout: Duration::from_secs(10),
@@ -153,7 +174,12 @@ fn spec(setup: &str) -> WorkerSpec {
 }
 
 fn config() -> EngineConfig {
-    EngineConfig { stt: spec("stt"), llm: spec("llm"), tts: spec("tts"), cores: 2 }
+    EngineConfig {
+        stt: spec("stt"),
+        llm: spec("llm"),
+        tts: spec("tts"),
+        cores: 2,
+    }
 }
 
 async fn started(config: EngineConfig) -> Engines {
@@ -190,11 +216,21 @@ fn llm(call: u64, script: &str) -> GenerateRequest {
 }
 
 fn tts(call: u64, script: &str, priority: Priority) -> SpeakRequest {
-    SpeakRequest { call, turn: 1, deadline: Duration::from_secs(20), text: script.into(), speed: 1.0, priority }
+    SpeakRequest {
+        call,
+        turn: 1,
+        deadline: Duration::from_secs(20),
+        text: script.into(),
+        speed: 1.0,
+        priority,
+    }
 }
 
 fn user(text: &str) -> ChatMessage {
-    ChatMessage { role: Role::User, content: text.into() }
+    ChatMessage {
+        role: Role::User,
+        content: text.into(),
+    }
 }
 
 async fn collect(engines: &Engines, request: GenerateRequest) -> Result<String, EngineError> {
@@ -211,7 +247,13 @@ async fn collect(engines: &Engines, request: GenerateRequest) -> Result<String, 
 
 fn kill(pid: u32) {
     let pid = pid.to_string();
-    assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn is_frozen(pid: u32) -> bool {
@@ -228,7 +270,10 @@ async fn after(engines: &Engines, engine: Engine, generation: u64) {
     let back = status.wait_for(|s| {
         s[engine.index()].generation >= generation && s[engine.index()].state == EngineState::Ready
     });
-    tokio::time::timeout(Duration::from_secs(15), back).await.expect("back in time").unwrap();
+    tokio::time::timeout(Duration::from_secs(15), back)
+        .await
+        .expect("back in time")
+        .unwrap();
 }
 
 // ---- the tests ----
@@ -238,29 +283,65 @@ async fn requests_are_answered_by_each_engine() {
     let engines = started(config()).await;
     let said = engines.transcribe(stt(1, "work:20 text")).await.unwrap();
     assert_eq!((said.text.as_str(), said.passes), ("threads 2", 1));
-    assert_eq!(collect(&engines, llm(1, "token:a work:20 token:b")).await.unwrap(), "ab");
-    let speech = engines.speak(tts(1, "audio audio", Priority::Live)).await.unwrap();
+    assert_eq!(
+        collect(&engines, llm(1, "token:a work:20 token:b"))
+            .await
+            .unwrap(),
+        "ab"
+    );
+    let speech = engines
+        .speak(tts(1, "audio audio", Priority::Live))
+        .await
+        .unwrap();
     assert_eq!(speech.pcm.len(), 4);
     let refused = engines.speak(tts(1, "refuse", Priority::Live)).await;
     assert!(matches!(refused, Err(EngineError::BadRequest(_))));
     let status = engines.status();
-    assert!(status.iter().all(|s| s.state == EngineState::Ready && s.generation == 1 && s.restarts == 0));
+    assert!(
+        status
+            .iter()
+            .all(|s| s.state == EngineState::Ready && s.generation == 1 && s.restarts == 0)
+    );
     assert_eq!(status[1].model, "fake, llm");
     engines.shutdown().await;
-    assert!(engines.status().iter().all(|s| s.state == EngineState::Stopped && s.pid.is_none()));
-    assert!(matches!(engines.transcribe(stt(1, "text")).await, Err(EngineError::Down { .. })));
+    assert!(
+        engines
+            .status()
+            .iter()
+            .all(|s| s.state == EngineState::Stopped && s.pid.is_none())
+    );
+    assert!(matches!(
+        engines.transcribe(stt(1, "text")).await,
+        Err(EngineError::Down { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_in_mid_request_fails_it_at_once_and_the_worker_comes_back() {
     let engines = started(config()).await;
     let mut generation = engines.generate(llm(1, "token:a work:5000"));
-    assert_eq!(generation.next().await.unwrap().unwrap(), LlmEvent::Token("a".into()));
+    assert_eq!(
+        generation.next().await.unwrap().unwrap(),
+        LlmEvent::Token("a".into())
+    );
     let killed = Instant::now();
     kill(pid(&engines, Engine::Llm));
     let end = generation.next().await.unwrap();
-    assert!(matches!(end, Err(EngineError::Down { engine: Engine::Llm, .. })), "{end:?}");
-    assert!(killed.elapsed() < Duration::from_secs(1), "at once: {:?}", killed.elapsed());
+    assert!(
+        matches!(
+            end,
+            Err(EngineError::Down {
+                engine: Engine::Llm,
+                ..
+            })
+        ),
+        "{end:?}"
+    );
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "at once: {:?}",
+        killed.elapsed()
+    );
     assert!(generation.next().await.is_none());
     after(&engines, Engine::Llm, 2).await;
     assert_eq!(collect(&engines, llm(1, "token:b")).await.unwrap(), "b");
@@ -278,7 +359,11 @@ async fn restarts_have_a_floor() {
         after(&engines, Engine::Stt, generation + 1).await;
     }
     // At once, then 0.5 s, then 1 s.
-    assert!(begin.elapsed() >= Duration::from_millis(1500), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(1500),
+        "{:?}",
+        begin.elapsed()
+    );
     assert_eq!(engines.status()[0].restarts, 3);
     assert_eq!(engines.status()[1].restarts, 0, "the others are left alone");
     engines.shutdown().await;
@@ -291,7 +376,10 @@ async fn replies_to_nobody_are_dropped_and_counted() {
     assert_eq!(said.text, "threads 2");
     let mut status = engines.subscribe();
     let counted = status.wait_for(|s| s[0].stale_replies == 1);
-    tokio::time::timeout(Duration::from_secs(5), counted).await.expect("counted").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), counted)
+        .await
+        .expect("counted")
+        .unwrap();
     engines.shutdown().await;
 }
 
@@ -299,13 +387,21 @@ async fn replies_to_nobody_are_dropped_and_counted() {
 async fn dropping_cancels_and_gives_the_cores_back() {
     let engines = started(config()).await;
     let slow = engines.transcribe(stt(1, "work:10000 text"));
-    assert!(tokio::time::timeout(Duration::from_millis(300), slow).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), slow)
+            .await
+            .is_err()
+    );
     let begin = Instant::now();
     engines.transcribe(stt(2, "text")).await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     drop(engines.generate(llm(1, "work:10000")));
     engines.transcribe(stt(2, "text")).await.unwrap();
-    assert_eq!(engines.status()[0].restarts + engines.status()[1].restarts, 0, "cancel was enough");
+    assert_eq!(
+        engines.status()[0].restarts + engines.status()[1].restarts,
+        0,
+        "cancel was enough"
+    );
     engines.shutdown().await;
 }
 
@@ -313,7 +409,11 @@ async fn dropping_cancels_and_gives_the_cores_back() {
 async fn a_worker_that_ignores_cancel_is_killed_when_others_wait() {
     let engines = started(config()).await;
     let stuck = engines.transcribe(stt(1, "hang"));
-    assert!(tokio::time::timeout(Duration::from_millis(100), stuck).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), stuck)
+            .await
+            .is_err()
+    );
     let next = engines.transcribe(stt(2, "text")).await;
     assert!(matches!(next, Err(EngineError::Down { .. })), "{next:?}");
     after(&engines, Engine::Stt, 2).await;
@@ -327,7 +427,9 @@ async fn a_worker_that_does_not_answer_pings_is_killed() {
     config.tts.env.push(("FAKE_DEAF".into(), "1".into()));
     let engines = started(config).await;
     let deaf = engines.speak(tts(1, "work:60000", Priority::Live)).await;
-    let Err(EngineError::Down { reason, .. }) = deaf else { panic!("{deaf:?}") };
+    let Err(EngineError::Down { reason, .. }) = deaf else {
+        panic!("{deaf:?}")
+    };
     assert_eq!(reason, "does not answer");
     engines.shutdown().await;
 }
@@ -336,18 +438,41 @@ async fn a_worker_that_does_not_answer_pings_is_killed() {
 async fn bad_starts_are_explained_and_not_hammered() {
     let mut config = config();
     config.stt = spec("bad_model");
-    config.tts = WorkerSpec { ready_timeout: Duration::from_millis(300), ..spec("never_ready") };
+    config.tts = WorkerSpec {
+        ready_timeout: Duration::from_millis(300),
+        ..spec("never_ready")
+    };
     let engines = Engines::start(config.clone()).unwrap();
     let ready = engines.ready(Duration::from_secs(2)).await;
-    let Err(EngineError::Down { engine: Engine::Stt, reason }) = ready else { panic!("{ready:?}") };
+    let Err(EngineError::Down {
+        engine: Engine::Stt,
+        reason,
+    }) = ready
+    else {
+        panic!("{ready:?}")
+    };
     assert_eq!(reason, "model.gguf: not a model file");
     let status = engines.status();
     assert_eq!((status[0].state, status[0].restarts), (EngineState::Backoff, 0));
-    assert!(status[2].last_error.as_deref().unwrap().contains("not ready within"), "{:?}", status[2]);
+    assert!(
+        status[2]
+            .last_error
+            .as_deref()
+            .unwrap()
+            .contains("not ready within"),
+        "{:?}",
+        status[2]
+    );
     engines.shutdown().await;
 
     config.llm.program = PathBuf::from("/nonexistent/attendant-llm");
-    assert!(matches!(Engines::start(config), Err(EngineError::Start { engine: Engine::Llm, .. })));
+    assert!(matches!(
+        Engines::start(config),
+        Err(EngineError::Start {
+            engine: Engine::Llm,
+            ..
+        })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -356,8 +481,15 @@ async fn a_worker_above_its_memory_limit_is_restarted() {
     config.tts.memory_limit_mb = Some(0);
     let engines = Engines::start(config).unwrap();
     let mut status = engines.subscribe();
-    let killed = status.wait_for(|s| s[2].last_error.as_deref().is_some_and(|e| e.contains("its limit of 0 MB")));
-    tokio::time::timeout(Duration::from_secs(10), killed).await.expect("in time").unwrap();
+    let killed = status.wait_for(|s| {
+        s[2].last_error
+            .as_deref()
+            .is_some_and(|e| e.contains("its limit of 0 MB"))
+    });
+    tokio::time::timeout(Duration::from_secs(10), killed)
+        .await
+        .expect("in time")
+        .unwrap();
     engines.shutdown().await;
 }
 
@@ -381,8 +513,14 @@ async fn the_prefix_is_in_force_again_before_a_new_llm_is_ready() {
     // Set while the worker is down: taken over by the next one.
     kill(pid(&engines, Engine::Llm));
     let mut status = engines.subscribe();
-    status.wait_for(|s| s[1].state != EngineState::Ready).await.unwrap();
-    assert!(matches!(engines.set_prefix(vec![user("new")]).await, Err(EngineError::Down { .. })));
+    status
+        .wait_for(|s| s[1].state != EngineState::Ready)
+        .await
+        .unwrap();
+    assert!(matches!(
+        engines.set_prefix(vec![user("new")]).await,
+        Err(EngineError::Down { .. })
+    ));
     after(&engines, Engine::Llm, 3).await;
     assert_eq!(collect(&engines, llm(1, "prefix")).await.unwrap(), "new");
     engines.shutdown().await;
@@ -398,11 +536,17 @@ async fn the_llm_is_frozen_while_a_caller_waits_for_a_transcript() {
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(is_frozen(pid));
     assert_eq!(task.await.unwrap().unwrap().text, "threads 2");
-    assert_eq!(generation.next().await.unwrap().unwrap(), LlmEvent::Token("a".into()));
+    assert_eq!(
+        generation.next().await.unwrap().unwrap(),
+        LlmEvent::Token("a".into())
+    );
     assert!(!is_frozen(pid));
     // A clause behind the playing one: one thread beside the LLM.
     let mut generation = engines.generate(llm(1, "work:300 token:a"));
-    let speech = engines.speak(tts(1, "work:50 audio", Priority::Background)).await.unwrap();
+    let speech = engines
+        .speak(tts(1, "work:50 audio", Priority::Background))
+        .await
+        .unwrap();
     assert_eq!(speech.stats.compute_ms, 1, "threads");
     assert!(!is_frozen(pid));
     while generation.next().await.is_some() {}
@@ -415,11 +559,23 @@ async fn deadlines_hold_in_the_queue_and_in_the_worker() {
     let running = engines.clone();
     let first = tokio::spawn(async move { running.transcribe(stt(1, "work:600 text")).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let queued = TranscribeRequest { deadline: Duration::from_millis(200), ..stt(2, "text") };
-    assert!(matches!(engines.transcribe(queued).await, Err(EngineError::Deadline)));
+    let queued = TranscribeRequest {
+        deadline: Duration::from_millis(200),
+        ..stt(2, "text")
+    };
+    assert!(matches!(
+        engines.transcribe(queued).await,
+        Err(EngineError::Deadline)
+    ));
     first.await.unwrap().unwrap();
-    let slow = TranscribeRequest { deadline: Duration::from_millis(200), ..stt(2, "work:5000 text") };
-    assert!(matches!(engines.transcribe(slow).await, Err(EngineError::Deadline)));
+    let slow = TranscribeRequest {
+        deadline: Duration::from_millis(200),
+        ..stt(2, "work:5000 text")
+    };
+    assert!(matches!(
+        engines.transcribe(slow).await,
+        Err(EngineError::Deadline)
+    ));
     engines.transcribe(stt(2, "text")).await.unwrap();
     engines.shutdown().await;
 }

@@ -299,7 +299,7 @@ impl Pending {
     /// The next reply. Cancel-safe. After `Done` ask no more.
     ///
     /// # Errors
-    /// `Down` when the worker ended; what `Failed` says; `Engine` when the worker cancelled on its own.
+    /// `Down` when the worker ended; what `Failed` says; `Stale` when the worker prefers a newer request of that call.
     pub(crate) async fn next(&mut self) -> Result<Reply, EngineError> {
         let Some((reply, payload)) = self.rx.recv().await else {
             self.over = true;
@@ -312,7 +312,7 @@ impl Pending {
             }
             Response::Cancelled { .. } => {
                 self.over = true;
-                Err(EngineError::Engine("ended by the worker itself".to_owned()))
+                Err(EngineError::Stale)
             }
             Response::Done { .. } => {
                 self.over = true;

@@ -141,7 +141,7 @@ fn spawn(spec: &WorkerSpec, nice: i32) -> io::Result<(Child, UnixStream, ChildSt
 fn prepare(fd: i32, parent: libc::pid_t, nice: i32, reserve: Option<u64>) -> io::Result<()> {
     // SAFETY: plain system calls with valid arguments; all are async-signal-safe.
     unsafe {
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) != 0 {
             return Err(io::Error::last_os_error());
         }
         if libc::getppid() != parent {
