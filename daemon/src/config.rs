@@ -283,7 +283,7 @@ impl Config {
         self.profile
             .as_deref()
             .and_then(|p| p.parse().ok())
-            .unwrap_or_else(|| default_profile(cores(), memory_mb()))
+            .unwrap_or_else(|| Profile::recommended(cores() as usize, memory_mb()))
     }
 
     /// Calls answered at once.
@@ -309,16 +309,6 @@ fn default_data_dir() -> PathBuf {
     std::env::var_os("XDG_DATA_HOME")
         .map_or_else(|| home.join(".local/share"), PathBuf::from)
         .join("attendant")
-}
-
-/// The larger model writes 24 words a second on two cores, which speech needs 3 of; but its first word takes twice as
-/// long, so only machines with four cores and memory to spare get it unasked.
-fn default_profile(cores: u32, memory_mb: u64) -> Profile {
-    if cores >= 4 && memory_mb >= 6_000 {
-        Profile::Standard
-    } else {
-        Profile::Small
-    }
 }
 
 /// Cores this process may use.
@@ -391,12 +381,5 @@ mod tests {
                 assert!(error.contains(want), "{text}: {error}");
             }
         }
-    }
-
-    #[test]
-    fn a_small_box_gets_the_small_profile() {
-        assert_eq!(default_profile(2, 24_000).to_string(), "small");
-        assert_eq!(default_profile(8, 2_000).to_string(), "small");
-        assert_eq!(default_profile(4, 8_000).to_string(), "standard");
     }
 }

@@ -162,13 +162,15 @@ pub enum Profile {
     Custom,
 }
 
+/// With fewer cores the standard profile answers, but a second later than the small one.
+const STANDARD_CORES: usize = 4;
 /// Memory below which the standard profile would swap [MiB]: its engines need 2.2 GiB, the system the rest.
 const STANDARD_MEMORY_MB: u64 = 3500;
 
 impl Profile {
     /// The profile for a machine with that many cores and that much memory [MiB].
     pub fn recommended(cores: usize, memory_mb: u64) -> Profile {
-        if cores >= 2 && memory_mb >= STANDARD_MEMORY_MB {
+        if cores >= STANDARD_CORES && memory_mb >= STANDARD_MEMORY_MB {
             Profile::Standard
         } else {
             Profile::Small

@@ -41,13 +41,17 @@ fn main() -> ExitCode {
     worker::restart_with_env(SPIN_ROUNDS.0, SPIN_ROUNDS.1);
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
         .without_time()
-        .init();
+        .finish();
+    // Not `init`, which would also take `log` records in: with `log-always` they are these very events again.
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        eprintln!("logging had started already");
+    }
     ExitCode::from(match run(&args) {
         Ok(code) => code,
         Err(message) => {
