@@ -13,6 +13,10 @@ use unicode_normalization::UnicodeNormalization;
 /// Largest voice description read [bytes].
 const LARGEST_CONFIG: u64 = 4 << 20;
 
+/// Piper's pause symbol. The voices learnt one between the start mark and the first sound, and `piper-rs` leaves it
+/// out: the first consonant is swallowed ("Peter is here" is heard as "Eater is here").
+const LEAD_IN: &str = "_";
+
 /// Why a voice cannot speak.
 #[derive(Debug, thiserror::Error)]
 pub enum VoiceError {
@@ -94,7 +98,7 @@ impl Voice {
             _ => &mut self.single,
         };
         // The voices know accents as characters of their own ("ç" as "c" and a cedilla), as Piper itself feeds them.
-        let phonemes: String = phonemes.nfd().collect();
+        let phonemes: String = LEAD_IN.chars().chain(phonemes.nfd()).collect();
         let (samples, _) = piper
             .create(&phonemes, true, None, Some(self.length_scale / speed), None, None)
             .map_err(|e| VoiceError::Inference(e.to_string()))?;
@@ -125,7 +129,7 @@ fn session(model: &Path, threads: u32) -> Result<Session, VoiceError> {
 fn build(model: &Path, threads: u32) -> ort::Result<Session> {
     // The runtime's own arena keeps the peak of each session for ever (400 MB for the two instead of 250) and gains 6 %.
     let cpu = ort::ep::CPU::default().with_arena_allocator(false).build();
-    Ok(Session::builder()?
+    Session::builder()?
         .with_execution_providers([cpu])?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads as usize)?
@@ -135,5 +139,5 @@ fn build(model: &Path, threads: u32) -> ort::Result<Session> {
         .with_inter_op_spinning(false)?
         // Every part has another length, so a remembered memory plan never fits.
         .with_memory_pattern(false)?
-        .commit_from_file(model)?)
+        .commit_from_file(model)
 }
