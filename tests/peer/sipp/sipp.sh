@@ -2,7 +2,7 @@
 # Places short calls with sipp and prints one line: "calls=100 failed=0 setup_ms=12".
 # Exit code 0: every call was answered and cleared.
 #
-# SIPP_SERVICE is whom to call (attendant), SIPP_LOCAL_IP where from.
+# SIPP_SERVICE is whom to call (attendant), SIPP_LOCAL_IP and SIPP_LOCAL_PORT (15060) where from.
 #
 #   tests/peer/sipp/sipp.sh HOST:PORT [CALLS [CALLS_PER_SECOND [HOLD_MS [udp|tcp]]]]
 set -eu
@@ -15,9 +15,10 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 # A global limit well above what the calls take, so that a hang is a failure.
-limit_s=$((calls / rate + hold_ms / 1000 + 45))
+limit_s=$((calls / rate + hold_ms / 1000 + 20))
 status=0
-sipp "$target" -sf "$here/uac.xml" -s "${SIPP_SERVICE:-attendant}" -t "$mode" -m "$calls" -r "$rate" -d "$hold_ms" -l 200 \
+# A port of its own: sipp would take 5060, also from a registrar on this host that is just restarting.
+sipp "$target" -p "${SIPP_LOCAL_PORT:-15060}" -sf "$here/uac.xml" -s "${SIPP_SERVICE:-attendant}" -t "$mode" -m "$calls" -r "$rate" -d "$hold_ms" -l 200 \
     ${SIPP_LOCAL_IP:+-i "$SIPP_LOCAL_IP" -mi "$SIPP_LOCAL_IP"} \
     -nostdin -timeout "${limit_s}s" -timeout_error -trace_stat -fd 1 -stf stat.csv -trace_err -error_file error.log \
     >screen.log 2>&1 </dev/null || status=$?

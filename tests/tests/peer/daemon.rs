@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -144,12 +144,12 @@ fn program(name: &str) -> Result<PathBuf> {
 
 /// Asks every half second until it is so.
 pub fn wait_for(what: &str, longest: Duration, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let step = Duration::from_millis(500);
-    for _ in 0..longest.as_millis() / step.as_millis() {
+    let end = Instant::now() + longest;
+    while Instant::now() < end {
         if so()? {
             return Ok(());
         }
-        thread::sleep(step);
+        thread::sleep(Duration::from_millis(500));
     }
     bail!("waited {longest:?} for {what}")
 }
