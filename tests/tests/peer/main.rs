@@ -123,12 +123,18 @@ fn registers_and_comes_back_after_the_pbx_restarted() -> Result<()> {
         let account = "[[sip.account]]\nname = \"pbx\"\nregistrar = \"192.0.2.2\"\nusername = \"200\"\npassword = \"correct\"\nexpires_s = 30";
         let pbx = Kamailio::start("")?;
         let daemon = Daemon::start(account)?;
-        wait_for("a call through the PBX", Duration::from_secs(20), || Ok(call_through_pbx()))?;
+        wait_for("a call through the PBX", Duration::from_secs(20), || {
+            Ok(call_through_pbx())
+        })?;
         drop(pbx);
         // It has forgotten us, and asks for a stronger digest (RFC 8760) than before: the next refresh brings us back,
         // within the 30 s of the registration.
         let _pbx = Kamailio::start("sha256")?;
-        wait_for("a call through the restarted PBX", Duration::from_secs(75), || Ok(call_through_pbx()))?;
+        wait_for(
+            "a call through the restarted PBX",
+            Duration::from_secs(75),
+            || Ok(call_through_pbx()),
+        )?;
         daemon.wait_idle(Duration::from_secs(20))?;
         Ok(())
     })
