@@ -326,15 +326,25 @@ fn calls_share_batches() {
     let ids: Vec<_> = (0..3)
         .map(|i| worker.send(|id| with_id(long(i as u64 + 1, asks[i]), id)))
         .collect();
-    let began = Instant::now();
-    let together: Vec<Stats> = worker.finish(&ids).iter().map(Outcome::stats).collect();
-    let triple = rate(&together);
+    let (mut pieces, mut together) = ([0u32; 3], Vec::new());
+    while together.len() < 3 {
+        match worker.read() {
+            Response::Token { id, .. } => {
+                pieces[ids.iter().position(|i| *i == id).unwrap()] += 1;
+                let all_speak = pieces.iter().all(|n| *n > 0) && together.is_empty();
+                let ahead = pieces.iter().max().unwrap() - pieces.iter().min().unwrap();
+                assert!(!all_speak || ahead < 48 / 2, "one call runs ahead: {pieces:?}");
+            }
+            Response::Done { stats, .. } => together.push(stats),
+            other => panic!("{other:?}"),
+        }
+    }
+    // How much faster depends on the processor's matrix kernels (about 1 with AVX2 on the small model): printed only.
     println!(
-        "alone {single:.1} tok/s, three together {triple:.1} tok/s in {:?}",
-        began.elapsed()
+        "alone {single:.1} tok/s, three together {:.1} tok/s",
+        rate(&together)
     );
     assert!(together.iter().all(|s| s.generated_tokens == 48));
-    assert!(triple > 1.5 * single, "{triple} against {single}");
 
     // Real replies in one batch are as good as alone.
     let ids: Vec<_> = (0..3)
