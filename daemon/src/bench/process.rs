@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -44,6 +44,9 @@ pub struct Cost {
     pub cpu_s_by_program: std::collections::BTreeMap<String, f64>,
     /// Largest resident memory by program [MiB].
     pub peak_rss_mib_by_program: std::collections::BTreeMap<String, f64>,
+    /// Cores that other programs of this machine kept busy on average, the bench itself left out: with more than a
+    /// little of it, times say more about them than about the daemon.
+    pub others_cores: f64,
 }
 
 /// Watches a process and its descendants.
@@ -63,11 +66,15 @@ impl Watch {
             let mut ledger = Ledger::default();
             ledger.look(root);
             ledger.begin();
+            let (begun, busy, own) = (Instant::now(), busy_s(), own_s());
             while !told.load(Ordering::Relaxed) {
                 thread::sleep(EVERY);
                 ledger.look(root);
             }
-            ledger.cost()
+            let mut cost = ledger.cost();
+            let others = busy_s() - busy - (own_s() - own) - cost.cpu_s;
+            cost.others_cores = (others / begun.elapsed().as_secs_f64()).max(0.0);
+            cost
         });
         Self { stop, thread }
     }
@@ -174,6 +181,32 @@ fn parse(stat: &str) -> Option<Stat> {
     })
 }
 
+/// What all programs have used since the machine started [s].
+fn busy_s() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    // cpu user nice system idle iowait irq softirq steal …
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .flat_map(str::parse)
+        .collect();
+    let busy = [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|at| ticks.get(*at))
+        .sum::<u64>();
+    busy as f64 / TICKS_PER_S
+}
+
+/// What this process has used [s].
+fn own_s() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|stat| parse(&stat));
+    stat.map_or(0.0, |stat| stat.ticks as f64 / TICKS_PER_S)
+}
+
 /// The processor's own name.
 #[must_use]
 pub fn cpu_model() -> String {
@@ -221,7 +254,9 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let watch = Watch::start(std::process::id());
-        assert!(watch.finish().peak_rss_mib > 0.5);
+        let cost = watch.finish();
+        assert!(cost.peak_rss_mib > 0.5 && cost.others_cores >= 0.0);
+        assert!(busy_s() > 0.0 && own_s() >= 0.0);
         assert_eq!(parse("garbage"), None);
     }
 }

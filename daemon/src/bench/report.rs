@@ -24,6 +24,9 @@ use crate::caller::{
 /// The answer began this much later than the first voice: what was heard first was a filler [ms].
 const FILLER_MS: f64 = 600.0;
 
+/// Other programs on more cores than this: the figures are not the daemon's own.
+const BUSY_MACHINE: f64 = 0.2;
+
 /// The machine it ran on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
@@ -374,6 +377,13 @@ impl Report {
             "  {:.2} s of processor per second of call; memory at most {:.0} MiB",
             self.cpu_per_call_s, self.cost.peak_rss_mib
         )?;
+        if self.cost.others_cores > BUSY_MACHINE {
+            writeln!(
+                out,
+                "  NOTE: other programs kept {:.1} cores busy meanwhile; on a quiet machine the figures are better",
+                self.cost.others_cores
+            )?;
+        }
         if self.failed_calls > 0 || self.ended_early > 0 {
             writeln!(
                 out,
