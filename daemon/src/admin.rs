@@ -118,6 +118,7 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         "response_ms": response.map(|r| serde_json::json!({ "p50": r.p50_ms, "p95": r.p95_ms, "turns": r.turns })),
         "rt_audio": {
             "realtime": rt.realtime, "ticks": rt.ticks, "late_over_5_ms": rt.late_ticks.over_5_ms, "max_late_us": rt.max_late_us,
+            "underruns": running.house.underruns.load(Ordering::Relaxed),
         },
     }))
 }

@@ -45,6 +45,10 @@ impl Daemon {
             .arg("serve")
             .arg("--config")
             .arg(config)
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -114,22 +118,37 @@ impl Drop for Daemon {
     }
 }
 
-/// A configuration for calls from this machine alone.
+/// A configuration for calls from this machine alone, with a business to ask about.
 ///
 /// `port` 0 takes any free one.
 #[must_use]
 pub fn local_config(profile: &str, data_dir: &Path, listen: &str, port: u16) -> String {
     format!(
-        "profile = \"{profile}\"\n\
-         data_dir = {data_dir:?}\n\
-         [business]\n\
-         [sip]\n\
-         udp = \"{listen}:{port}\"\n\
-         tcp = \"{listen}:{port}\"\n\
-         [[sip.peer]]\n\
-         name = \"this machine\"\n\
-         address = \"127.0.0.0/8\"\n\
-         [admin]\n\
-         listen = \"127.0.0.1:0\"\n"
+        r#"profile = "{profile}"
+data_dir = {data_dir:?}
+
+[business]
+business_name = "Maple Street Garage"
+attendant_name = "Robin"
+business = "car repairs, inspections and tyres"
+hours = "Monday to Friday from 8 AM to 6 PM, Saturday from 9 AM to 1 PM, closed on Sunday"
+address = "14 Maple Street, next to the fire station"
+knowledge = [
+    "An oil change costs 79 dollars and takes 45 minutes.",
+    "An inspection costs 120 dollars and needs an appointment.",
+    "Tyres can be stored over the winter for 60 dollars.",
+]
+
+[sip]
+udp = "{listen}:{port}"
+tcp = "{listen}:{port}"
+
+[[sip.peer]]
+name = "this machine"
+address = "127.0.0.0/8"
+
+[admin]
+listen = "127.0.0.1:0"
+"#
     )
 }

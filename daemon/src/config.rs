@@ -228,6 +228,12 @@ impl Config {
         if let Err(message) = self.turn.check() {
             return bad("turn", message);
         }
+        if let Err(error) = self.business.check() {
+            return bad("business", error.to_string());
+        }
+        if let Err(error) = self.phrases.check() {
+            return bad("phrases", error.to_string());
+        }
         let (first, last) = self.sip.rtp_ports;
         if first < 1024 || first % 2 == 1 || last <= first {
             return bad(

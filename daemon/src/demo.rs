@@ -56,7 +56,7 @@ pub fn run(config: Option<&Path>, profile: Option<String>, once: bool) -> anyhow
     println!("Placing a first call to {} …\n", daemon.uri);
     let exe = std::env::current_exe().context("cannot find this program's own file")?;
     let mut call = Command::new(exe);
-    call.arg("call").arg(&daemon.uri);
+    call.env("RUST_LOG", "warn").arg("call").arg(&daemon.uri);
     for question in QUESTIONS {
         call.arg("--say").arg(question);
     }

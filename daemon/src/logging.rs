@@ -1,5 +1,7 @@
 //! Logs: to the journal under systemd, else to the terminal. Raw SIP never gets there.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. `verbose` 0 = info, 1 = debug, 2 = trace; `RUST_LOG` overrides.
@@ -22,9 +24,11 @@ pub fn start(verbose: u8) {
     let terminal = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    // Not `init`, which would also take `log` records in: with `log-always` they are these very events again.
     // Only a second start in one process could fail; the first one stays.
-    let _ = terminal.try_init();
+    let _ = tracing::subscriber::set_global_default(terminal.finish());
 }
 
 fn under_systemd() -> bool {

@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -166,7 +166,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         store,
         phrases: Arc::new(phrases),
         prompt_sha256: prompt.sha256.into(),
-        active: Arc::new(AtomicUsize::new(0)),
+        active: Arc::default(),
+        underruns: Arc::default(),
     };
     let (lines_tx, lines) = watch::channel(Vec::new());
     let running = Running {

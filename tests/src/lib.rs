@@ -68,7 +68,11 @@ impl House {
     /// When the daemon said none.
     #[must_use]
     pub fn address(&self) -> &str {
-        self.daemon.uri.split_once('@').map(|(_, address)| address).expect("the daemon tells where to dial")
+        self.daemon
+            .uri
+            .split_once('@')
+            .map(|(_, address)| address)
+            .expect("the daemon tells where to dial")
     }
 
     /// `attendant call` with these arguments; its JSON report.
@@ -83,7 +87,11 @@ impl House {
     ///
     /// # Errors
     /// When the call or the something fails.
-    pub fn call_while(&self, args: &[&str], meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Value> {
+    pub fn call_while(
+        &self,
+        args: &[&str],
+        meanwhile: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Value> {
         let call = Command::new(program("attendant"))
             .arg("call")
             .arg(&self.daemon.uri)
@@ -96,7 +104,11 @@ impl House {
         meanwhile()?;
         let output = call.wait_with_output()?;
         serde_json::from_slice(&output.stdout).with_context(|| {
-            format!("the call ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
+            format!(
+                "the call ended with {}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )
         })
     }
 
@@ -108,11 +120,19 @@ impl House {
         let until = Instant::now() + Duration::from_secs(15);
         loop {
             let store = Store::open_read_only(self.dir.path())?;
-            let last = store.list_sessions(1, None)?.into_iter().next().context("no session in the record")?;
+            let last = store
+                .list_sessions(1, None)?
+                .into_iter()
+                .next()
+                .context("no session in the record")?;
             if last.session.state.is_terminal() {
                 return Ok(store.session(last.session.id)?);
             }
-            ensure!(Instant::now() < until, "the last session is still {}", last.session.state.as_str());
+            ensure!(
+                Instant::now() < until,
+                "the last session is still {}",
+                last.session.state.as_str()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -142,12 +162,18 @@ impl House {
     pub fn workers(&self, name: &str) -> anyhow::Result<Vec<i32>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+                continue;
+            };
             let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+            let Some((_, rest)) = stat.rsplit_once(')') else {
+                continue;
+            };
             let parent = rest.split_whitespace().nth(1).and_then(|p| p.parse::<u32>().ok());
             let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            if parent == Some(self.daemon.pid()) && command.split('\0').next().is_some_and(|c| c.ends_with(name)) {
+            if parent == Some(self.daemon.pid())
+                && command.split('\0').next().is_some_and(|c| c.ends_with(name))
+            {
                 found.push(pid);
             }
         }
@@ -178,7 +204,9 @@ impl House {
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         socket.send_to(datagram, self.address())?;
         let mut answer = [0; 4096];
-        let Ok((length, _)) = socket.recv_from(&mut answer) else { return Ok(None) };
+        let Ok((length, _)) = socket.recv_from(&mut answer) else {
+            return Ok(None);
+        };
         let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
         Ok(text.lines().next().map(str::to_owned))
     }

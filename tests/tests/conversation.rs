@@ -6,22 +6,41 @@ use attendant_tests::House;
 use serde_json::Value;
 
 fn heard(report: &Value, turn: usize) -> String {
-    report["turns"][turn]["heard"].as_str().unwrap_or_default().to_lowercase()
+    report["turns"][turn]["heard"]
+        .as_str()
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
 #[test]
 fn a_question_is_understood_answered_and_recorded() {
     let house = House::start("").unwrap();
-    let report = house.call(&["--say", "What are your opening hours?", "Thank you. Where are you located?"]).unwrap();
-    assert!(report["greeting_ms"].as_f64().unwrap() < 1_000.0, "greeted at once: {report}");
-    assert!(heard(&report, 0).contains("monday") || heard(&report, 0).contains("morning"), "{report}");
+    let report = house
+        .call(&[
+            "--say",
+            "What are your opening hours?",
+            "Thank you. Where are you located?",
+        ])
+        .unwrap();
+    assert!(
+        report["greeting_ms"].as_f64().unwrap() < 1_000.0,
+        "greeted at once: {report}"
+    );
+    assert!(
+        heard(&report, 0).contains("monday") || heard(&report, 0).contains("morning"),
+        "{report}"
+    );
     assert_eq!(report["holes"], 0, "no packet missing: {report}");
 
     let record = house.last_session().unwrap();
     assert_eq!(record.session.state.as_str(), "completed");
     assert_eq!(record.turns.len(), 2, "{record:?}");
     let turn = &record.turns[0];
-    assert!(turn.caller_text.to_lowercase().contains("opening hours"), "{}", turn.caller_text);
+    assert!(
+        turn.caller_text.to_lowercase().contains("opening hours"),
+        "{}",
+        turn.caller_text
+    );
     for (stage, value) in [
         ("endpoint", turn.latencies.endpoint_ms),
         ("stt", turn.latencies.stt_ms),
@@ -38,17 +57,27 @@ fn a_question_is_understood_answered_and_recorded() {
 fn survives_the_death_of(worker: &str) {
     let house = House::start("").unwrap();
     let report = house
-        .call_while(&["--say", "Please tell me your opening hours and your address.", "And what is your name?"], || {
-            house.wait_for("the call", |record| record.session.started_at_ms.is_some())?;
-            // Greeting and question take about six seconds; the reply is prepared or playing then.
-            sleep(Duration::from_millis(7_500));
-            house.kill(worker)
-        })
+        .call_while(
+            &[
+                "--say",
+                "Please tell me your opening hours and your address.",
+                "And what is your name?",
+            ],
+            || {
+                house.wait_for("the call", |record| record.session.started_at_ms.is_some())?;
+                // Greeting and question take about six seconds; the reply is prepared or playing then.
+                sleep(Duration::from_millis(7_500));
+                house.kill(worker)
+            },
+        )
         .unwrap();
     let record = house.last_session().unwrap();
     assert_eq!(record.session.state.as_str(), "completed", "{record:?}");
     assert_eq!(record.turns.len(), 2, "both turns are answered: {report}");
-    assert!(!heard(&report, 1).is_empty(), "the second question is answered aloud: {report}");
+    assert!(
+        !heard(&report, 1).is_empty(),
+        "the second question is answered aloud: {report}"
+    );
     assert!(!house.workers(worker).unwrap().is_empty(), "{worker} is back");
 }
 

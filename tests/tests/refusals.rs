@@ -30,7 +30,10 @@ fn a_configuration_that_makes_no_sense_is_refused_with_file_and_key() {
     let file = dir.path().join("wrong.toml");
     let path = file.to_string_lossy().into_owned();
     for (text, wants) in [
-        ("profil = \"small\"\n", vec!["wrong.toml", "profil", "expected one of"]),
+        (
+            "profil = \"small\"\n",
+            vec!["wrong.toml", "profil", "expected one of"],
+        ),
         ("[turn]\npause_ms = 5\n", vec!["wrong.toml", "pause_ms", "40"]),
         ("[sip]\nudp = \"port 5060\"\n", vec!["wrong.toml", "udp"]),
         ("profile = ", vec!["wrong.toml"]),
@@ -39,7 +42,10 @@ fn a_configuration_that_makes_no_sense_is_refused_with_file_and_key() {
         fails_saying(&["serve", "--config", &path], &wants);
         fails_saying(&["config", "check", "--config", &path], &wants);
     }
-    fails_saying(&["serve", "--config", "/nowhere/attendant.toml"], &["/nowhere/attendant.toml"]);
+    fails_saying(
+        &["serve", "--config", "/nowhere/attendant.toml"],
+        &["/nowhere/attendant.toml"],
+    );
 }
 
 #[test]
@@ -49,7 +55,10 @@ fn a_port_in_use_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("attendant.toml");
     fs::write(&file, local_config("small", dir.path(), "127.0.0.1", port)).unwrap();
-    fails_saying(&["serve", "--config", &file.to_string_lossy()], &[&port.to_string(), "in use"]);
+    fails_saying(
+        &["serve", "--config", &file.to_string_lossy()],
+        &[&port.to_string(), "in use"],
+    );
 }
 
 #[test]
@@ -65,7 +74,10 @@ fn a_model_file_that_is_none_is_refused_and_nothing_is_stored() {
         let file = dir.path().join(name);
         fs::write(&file, content).unwrap();
         let models = models.to_string_lossy().into_owned();
-        fails_saying(&["models", "--models-dir", &models, "add", &file.to_string_lossy()], &[want]);
+        fails_saying(
+            &["models", "--models-dir", &models, "add", &file.to_string_lossy()],
+            &[want],
+        );
     }
     let blobs = fs::read_dir(models.join("blobs")).map_or(0, Iterator::count);
     assert_eq!(blobs, 0, "nothing was stored");
@@ -82,7 +94,10 @@ fn missing_models_name_the_command_that_gets_them() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("attendant models fetch"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("attendant models fetch"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -96,7 +111,9 @@ fn strangers_and_nonsense_are_refused_and_a_call_still_works() {
             to = house.address()
         )
     };
-    let answer = house.raw_sip("127.0.0.9", invite("127.0.0.9").as_bytes()).unwrap();
+    let answer = house
+        .raw_sip("127.0.0.9", invite("127.0.0.9").as_bytes())
+        .unwrap();
     assert_eq!(answer.as_deref(), Some("SIP/2.0 403 Forbidden"));
 
     // A seeded generator: the same nonsense every time.

@@ -22,7 +22,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -74,6 +74,8 @@ pub struct House {
     pub prompt_sha256: Arc<str>,
     /// Calls in progress.
     pub active: Arc<AtomicUsize>,
+    /// Times the voice ran out in mid-clause, over all calls that have ended.
+    pub underruns: Arc<AtomicU64>,
 }
 
 /// One try at a turn, as the call sees it.
@@ -195,6 +197,7 @@ impl Call {
         self.house.engines.release(self.id);
         self.close_open_turn();
         let stats = self.leg.control.stats();
+        self.house.underruns.fetch_add(stats.underruns, Ordering::Relaxed);
         self.recorder.finish(outcome, reason).await;
         tracing::info!(
             call = self.id,
@@ -498,7 +501,7 @@ impl Call {
             ..TurnLatencies::default()
         };
         self.recorder.turn(NewTurn {
-            at_ms: crate::clock::unix_ms(),
+            at_ms: crate::clock::unix_ms_at(speech_end),
             caller_text: attempt.text.clone(),
             reply_text: attempt.reply.clone(),
             heard_text: heard,
