@@ -161,7 +161,8 @@ fn free_mb(dir: &Path) -> Option<u64> {
     // SAFETY: all-zero is a valid statvfs; the call fills it.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `path` is NUL-terminated and `stat` is valid for writes.
-    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0).then(|| stat.f_bavail * stat.f_frsize >> 20)
+    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0)
+        .then(|| (stat.f_bavail * stat.f_frsize) >> 20)
 }
 
 fn record(report: &mut Report, dir: &Path) {

@@ -257,7 +257,10 @@ impl Outbox for Wire {
 
 /// Keeps the outcome of `--check`.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<(String, Option<Result<Stats, String>>)>>);
+struct Kept(Arc<Mutex<Outcome>>);
+
+/// Text so far, and how it ended.
+type Outcome = (String, Option<Result<Stats, String>>);
 
 impl Outbox for Kept {
     fn send(&self, response: &Response) {

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn stop_texts_are_held_back_and_end_the_text() {
-        let cases: &[(&[&str], &[&[u8]], &str, bool)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [&'a [u8]], &'a str, bool);
+        let cases: &[Case] = &[
             (&["\nUser:"], &[b"Yes.", b"\nUs", b"er: hi"], "Yes.", true),
             (&["\nUser:"], &[b"Yes.", b"\nUs", b"ual."], "Yes.\nUsual.", false),
             (&["###", "END"], &[b"a EN", b"D b ###"], "a ", true),
