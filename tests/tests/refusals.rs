@@ -66,7 +66,7 @@ fn a_model_file_that_is_none_is_refused_and_nothing_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let models = dir.path().join("models");
     for (name, content, want) in [
-        ("cut.gguf", b"GGUF\x03\0\0\0".to_vec(), "truncated"),
+        ("cut.gguf", b"GGUF\x03\0\0\0".to_vec(), "cut short"),
         ("music.gguf", b"RIFF....WAVEfmt ".to_vec(), "music.gguf"),
         ("ears.bin", 0x6767_6d6c_u32.to_le_bytes().to_vec(), "ears.bin"),
         ("voice.onnx", vec![0; 64], "voice.onnx"),
