@@ -1,6 +1,7 @@
 //! Clauses: cuts the model's stream into pieces worth speaking, the first one early.
 //!
-//! The first clause decides how long the caller waits, so it ends at the first comma after three words. Later
+//! The first clause decides how long the caller waits, so it ends at the first comma after three words, or before a
+//! preposition or conjunction after five. Later
 //! clauses are spoken while others play: whole sentences sound better. A cut never falls into a number, a
 //! time, an abbreviation or an address. Where a mark needs the next character to be understood ("3." of
 //! "3.5"), the splitter waits for it.
@@ -20,6 +21,8 @@ struct Rule {
     comma: usize,
     /// Before a conjunction without any mark.
     conjunction: usize,
+    /// Before a preposition without any mark.
+    preposition: usize,
     /// Anywhere.
     longest: usize,
 }
@@ -29,6 +32,7 @@ const FIRST: Rule = Rule {
     strong: 3,
     comma: 3,
     conjunction: 6,
+    preposition: 5,
     longest: 14,
 };
 const LATER: Rule = Rule {
@@ -36,6 +40,7 @@ const LATER: Rule = Rule {
     strong: 4,
     comma: 7,
     conjunction: 16,
+    preposition: usize::MAX,
     longest: 30,
 };
 
@@ -43,6 +48,11 @@ const LATER: Rule = Rule {
 const CONJUNCTIONS: &[&str] = &[
     "and", "but", "or", "so", "because", "which", "where", "when", "while", "if", "although", "though",
     "until", "unless", "then",
+];
+
+/// Words before which a first clause may end: "We are open Monday to Friday | from eight in the morning".
+const PREPOSITIONS: &[&str] = &[
+    "at", "between", "by", "during", "for", "from", "in", "on", "to", "until", "with",
 ];
 
 /// Splits a stream of text into clauses. One per reply.
@@ -166,7 +176,7 @@ fn breath(
     words: usize,
     rule: &Rule,
 ) -> Option<usize> {
-    if words < rule.conjunction {
+    if words < rule.conjunction.min(rule.preposition) {
         return None;
     }
     let rest = &text[after..];
@@ -176,9 +186,10 @@ fn breath(
     if number(before) || number(next) || before.ends_with('.') {
         return None;
     }
-    let conjunction = CONJUNCTIONS.contains(&next.to_lowercase().as_str());
-    // "and" before the last two words of a clause reads as "salt and pepper"; it needs company.
-    (conjunction || words >= rule.longest).then_some(after)
+    let next = next.to_lowercase();
+    let conjunction = words >= rule.conjunction && CONJUNCTIONS.contains(&next.as_str());
+    let preposition = words >= rule.preposition && PREPOSITIONS.contains(&next.as_str());
+    (conjunction || preposition || words >= rule.longest).then_some(after)
 }
 
 fn ends_in_word(word: &str) -> bool {
@@ -248,7 +259,7 @@ mod tests {
             ),
             (
                 "We open at 9 a.m. and close at 5 p.m. Come early.",
-                &["We open at 9 a.m. and close at 5 p.m.", "Come early."],
+                &["We open at 9 a.m. and close", "at 5 p.m.", "Come early."],
             ),
             (
                 "Please come at 3:30 tomorrow. Bye.",
@@ -300,8 +311,8 @@ mod tests {
         assert_eq!(
             split(text, 4),
             [
-                "You can bring your car in any morning before nine",
-                "and we will look at it while you wait here with us"
+                "You can bring your car",
+                "in any morning before nine and we will look at it while you wait here with us"
             ]
         );
         let endless = "word ".repeat(100);

@@ -203,9 +203,13 @@ async fn speak(
     let mut first = true;
     while let Some(clause) = written.recv().await {
         let started = Instant::now();
-        let text = spoken(&clause.text);
+        let mut text = spoken(&clause.text);
         if text.trim().is_empty() {
             continue;
+        }
+        // Cut without a mark: the voice must not fall as at the end of a sentence.
+        if text.ends_with(char::is_alphanumeric) {
+            text.push(',');
         }
         let speech = engines
             .speak(SpeakRequest {
