@@ -19,11 +19,11 @@ profile_args = $(if $(PROFILE),--profile $(PROFILE))
 
 .PHONY: help
 help:
-	echo 'make run         build, fetch models, start the attendant and place a first call to it  (cold 15-25 min, warm 1 min)'
+	echo 'make run         build, fetch models, start the attendant and place a first call to it  (cold 9-15 min, warm 1 min)'
 	echo 'make run ONCE=1  the same, ending after that call'
-	echo 'make test        all checks and tests, with the small models                       (cold 20-30 min, warm 3-5 min)'
-	echo 'make build       the programs only, in target/release                                  (cold 12-18 min, warm 5 s)'
-	echo 'make models      fetch the models only                                               (about 3 min, once, 1 GB)'
+	echo 'make test        all checks and tests, with the small models                       (cold 20-25 min, warm 8 min)'
+	echo 'make build       the programs only, in target/release                                  (cold 8-14 min, warm 5 s)'
+	echo 'make models      fetch the models only                                               (about 1 min, once, 0.6 GB)'
 	echo 'make install     the programs and the systemd units onto this machine (root)'
 	echo 'make clean-cache remove models and compiler cache from this account'
 	echo

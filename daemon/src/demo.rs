@@ -17,8 +17,9 @@ use crate::{
 /// What a PBX expects.
 const SIP_PORT: u16 = 5060;
 /// What the first caller says.
-const QUESTIONS: [&str; 2] = [
+const QUESTIONS: [&str; 3] = [
     "Hello, what are your opening hours?",
+    "How much is an oil change?",
     "Thank you. Where can I find you?",
 ];
 

@@ -26,10 +26,9 @@ fn a_question_is_understood_answered_and_recorded() {
         report["greeting_ms"].as_f64().unwrap() < 1_000.0,
         "greeted at once: {report}"
     );
-    assert!(
-        heard(&report, 0).contains("monday") || heard(&report, 0).contains("morning"),
-        "{report}"
-    );
+    // The house opens at eight; how the model puts it is its own affair.
+    let answer = heard(&report, 0);
+    assert!(answer.contains('8') || answer.contains("eight"), "{report}");
     assert_eq!(report["holes"], 0, "no packet missing: {report}");
 
     let record = house.last_session().unwrap();
