@@ -4,13 +4,16 @@
 //! Whole calls run in tests on a simulated clock.
 //!
 //! - [`voice`]: per-frame speech probability → voiced/silent with hysteresis.
+//! - [`action`]: what the machine is told, and what it asks for.
 //! - [`config`]: every bound, with its unit and reason.
 //! - [`machine`]: the turn itself; its picture is there.
 
+pub mod action;
 pub mod config;
 pub mod machine;
 pub mod voice;
 
+pub use action::{Action, AttemptId, Completeness, EndCause, Hearing, Phrase, ReplyProgress};
 pub use config::TurnConfig;
-pub use machine::{Action, AttemptId, Completeness, EndCause, Hearing, Phrase, ReplyProgress, TurnMachine};
+pub use machine::TurnMachine;
 pub use voice::{FrameVoice, VoiceGate};
