@@ -2,8 +2,9 @@
 //!
 //! Messages alternate, the caller first: some chat templates refuse anything else. So the greeting is not
 //! part of it, and what the caller says in two goes before a reply becomes one message. When the budget is
-//! used up, the oldest exchanges go until only 60 % of it is left: each trim makes the model read the rest
-//! anew, so trims must be rare.
+//! nearly used up after a reply, the oldest exchanges go until only 60 % of it is left. That happens between
+//! turns, with room for what the caller says next: were it to happen while a caller waits, each try at an
+//! answer would begin with another history, and the model would read it anew each time.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,7 @@ impl History {
     /// The caller said `text`.
     pub fn push_caller(&mut self, text: &str) {
         self.push(Role::User, text);
-        self.trim();
+        self.trim(self.budget_chars);
     }
 
     /// The attendant said `text`. Of an interrupted reply give only what the caller heard; nothing when it
@@ -68,6 +69,7 @@ impl History {
         if !self.messages.is_empty() {
             self.push(Role::Assistant, text);
         }
+        self.trim(self.budget_chars.saturating_sub(self.budget_chars / 5));
     }
 
     /// The messages after the system prompt, oldest first.
@@ -106,8 +108,9 @@ impl History {
         }
     }
 
-    fn trim(&mut self) {
-        if self.chars() <= self.budget_chars {
+    /// Trims when there are more than `most` characters.
+    fn trim(&mut self, most: usize) {
+        if self.chars() <= most {
             return;
         }
         let target = self.budget_chars / 10 * 6;
@@ -159,9 +162,23 @@ mod tests {
             history.push_caller(&format!("question {turn:02} ............"));
             history.push_reply(&format!("answer {turn:02} ............"));
         }
-        assert!(history.chars() <= 200 + 30, "{}", history.chars());
+        assert!(history.chars() <= 160, "{}", history.chars());
         assert_eq!(history.messages()[0].role, Role::User);
         assert!(history.last_reply().expect("reply").contains("29"));
+    }
+
+    #[test]
+    fn tries_at_a_turn_begin_with_the_same_history() {
+        let mut history = History::new(400);
+        for turn in 0..40 {
+            let before = history.messages().to_vec();
+            for said in ["when", "when do you", "when do you open on Monday?"] {
+                let tried = history.messages_with(said);
+                assert_eq!(tried[..before.len()], before, "turn {turn}");
+            }
+            history.push_caller("when do you open on Monday?");
+            history.push_reply("We open at eight o'clock.");
+        }
     }
 
     #[test]

@@ -120,6 +120,16 @@ impl Drop for Attempt {
     }
 }
 
+/// A task that ends when nobody wants its result any more.
+#[derive(Debug)]
+struct Aborting(JoinHandle<()>);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Counts the call as active as long as it lives.
 struct Active(Arc<AtomicUsize>);
 
@@ -143,9 +153,10 @@ pub struct Call {
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
     recorder: Recorder,
+    /// The language model reads the history.
+    reading: Option<Aborting>,
     held: bool,
     outcome: Option<(Outcome, &'static str)>,
-    /// The caller's voice that interrupted began here.
     _active: Active,
 }
 
@@ -166,6 +177,7 @@ impl Call {
             events,
             events_in,
             recorder: Recorder::new(house.store.clone(), session),
+            reading: None,
             held: false,
             outcome: None,
             _active: Active(house.active.clone()),
@@ -484,6 +496,7 @@ impl Call {
         let said = heard.clone().unwrap_or_else(|| attempt.reply.clone());
         self.history.push_caller(&attempt.text);
         self.history.push_reply(&said);
+        self.prefill_history();
         let speech_end = attempt.speech_end();
         let since_end = |at: Option<Instant>| {
             let waited = at?.saturating_duration_since(speech_end?);
@@ -510,6 +523,16 @@ impl Call {
             prompt_sha256: Some(self.house.prompt_sha256.to_string()),
             latencies,
         });
+    }
+
+    /// Lets the language model read what was said while nobody waits for it.
+    fn prefill_history(&mut self) {
+        let messages: Vec<ChatMessage> = self.history.messages().iter().cloned().map(chat_message).collect();
+        let (engines, call) = (self.house.engines.clone(), self.id);
+        self.reading = Some(Aborting(tokio::spawn(async move {
+            // What fails here is done, or told, with the next reply.
+            drop(engines.prefill(call, messages).await);
+        })));
     }
 
     /// The call ends while a reply is being spoken or prepared: what was said and heard of it is kept.

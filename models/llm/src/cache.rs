@@ -7,6 +7,7 @@
 //!
 //! The cache is unified: sequences share cells, so a prefix costs its cells once, however many calls hold it. Each
 //! sequence's list of tokens is exactly what the cache holds of it; a new prompt keeps the longest common beginning.
+//! When a conversation lost its oldest exchanges, what followed them is moved up instead of being decoded again.
 
 use std::ops::Range;
 
@@ -18,6 +19,9 @@ pub(crate) trait Kv {
     fn forget(&mut self, seq: Seq, from: usize);
     /// Lets the empty sequence `to` share the first `len` positions of `from`.
     fn share(&mut self, from: Seq, to: Seq, len: usize);
+    /// Forgets the positions in `range` of `seq` and moves those behind it up to close the gap; none of them is
+    /// shared. False when this model cannot.
+    fn cut(&mut self, seq: Seq, range: Range<usize>) -> bool;
 }
 
 impl Kv for Llama {
@@ -26,6 +30,9 @@ impl Kv for Llama {
     }
     fn share(&mut self, from: Seq, to: Seq, len: usize) {
         Llama::share(self, from, to, len);
+    }
+    fn cut(&mut self, seq: Seq, range: Range<usize>) -> bool {
+        Llama::cut(self, seq, range)
     }
 }
 
@@ -60,6 +67,9 @@ pub(crate) struct Cache {
     holdings: Vec<Holding>,
     clock: u64,
 }
+
+/// Tokens in a row that must agree before they are moved up: fewer may agree by chance.
+const WORTH_MOVING: usize = 24;
 
 /// The prefix's sequence.
 pub(crate) const PREFIX: usize = 0;
@@ -107,6 +117,7 @@ impl Cache {
         fresh: usize,
     ) -> Result<usize, Full> {
         let most = prompt.len().saturating_sub(fresh);
+        self.close_gap(kv, seq, prompt);
         let own = common(&self.holdings[seq].tokens, prompt).min(most);
         let prefix = if seq == PREFIX {
             0
@@ -134,6 +145,23 @@ impl Cache {
             self.clear(kv, idle);
         }
         Ok(own.max(prefix))
+    }
+
+    /// Cuts out what `prompt` no longer has in the middle of what the sequence holds.
+    fn close_gap(&mut self, kv: &mut impl Kv, seq: usize, prompt: &[Token]) {
+        let holding = &self.holdings[seq];
+        let kept = common(&holding.tokens, prompt);
+        let (held, wanted) = (&holding.tokens[kept..], &prompt[kept..]);
+        // Cells of the shared prefix belong to others too.
+        if kept < holding.shared || wanted.len() < WORTH_MOVING {
+            return;
+        }
+        let found = held.windows(WORTH_MOVING).position(|run| wanted.starts_with(run));
+        if let Some(gap) = found.filter(|&gap| gap > 0)
+            && kv.cut(seq_id(seq), kept..kept + gap)
+        {
+            self.holdings[seq].tokens.drain(kept..kept + gap);
+        }
     }
 
     /// The cache now holds these tokens too.
@@ -230,6 +258,12 @@ mod tests {
             assert!(self.0[&from] >= len);
             self.0.insert(to, len);
         }
+        fn cut(&mut self, seq: Seq, range: Range<usize>) -> bool {
+            let len = self.0.get_mut(&seq).expect("a sequence");
+            assert!(range.end <= *len);
+            *len -= range.len();
+            true
+        }
     }
 
     struct Bench {
@@ -271,6 +305,22 @@ mod tests {
         assert_eq!(b.call(7, &[1, 2, 3, 20], 5), Ok(3), "history changed");
         assert_eq!(b.call(8, &[1, 2, 9], 5), Ok(2), "part of the prefix");
         assert_eq!(b.cache.used(), 3 + 1 + 1);
+    }
+
+    #[test]
+    fn what_followed_a_forgotten_exchange_is_moved_up() {
+        let mut b = Bench::new(2, 400);
+        let prefix: Vec<Token> = (1..=10).collect();
+        let (old, kept): (Vec<Token>, Vec<Token>) = ((100..140).collect(), (200..240).collect());
+        b.run(PREFIX, &prefix, 0, 0).unwrap();
+        b.call(7, &[&prefix[..], &old, &kept].concat(), 0).unwrap();
+        assert_eq!(b.call(7, &[&prefix[..], &kept, &[300]].concat(), 0), Ok(50));
+        assert_eq!(b.cache.used(), 10 + 41);
+        // Too little in common behind the gap.
+        assert_eq!(b.call(7, &[&prefix[..], &kept[20..]].concat(), 0), Ok(10));
+        // A gap that begins within the shared prefix stays one.
+        b.call(8, &[&prefix[..], &old, &kept].concat(), 0).unwrap();
+        assert_eq!(b.call(8, &[&prefix[..5], &kept].concat(), 0), Ok(5));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -271,6 +272,26 @@ impl Llama {
         unsafe {
             sys::llama_memory_seq_cp(sys::llama_get_memory(self.context.as_ptr()), from, to, 0, len);
         }
+    }
+
+    /// Forgets positions in the middle of a sequence and moves those behind them up; no other sequence may share
+    /// them. The keys are turned to their new positions at the next decode. False when this model's cannot be.
+    pub(crate) fn cut(&mut self, seq: Seq, range: Range<usize>) -> bool {
+        let (Ok(from), Ok(to)) = (
+            sys::llama_pos::try_from(range.start),
+            sys::llama_pos::try_from(range.end),
+        ) else {
+            return false;
+        };
+        // SAFETY: the context is valid; -1 means to the end.
+        unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            if !sys::llama_memory_can_shift(memory) || !sys::llama_memory_seq_rm(memory, seq, from, to) {
+                return false;
+            }
+            sys::llama_memory_seq_add(memory, seq, to, -1, from - to);
+        }
+        true
     }
 
     pub(crate) fn decode(&mut self, batch: &Batch) -> Result<(), LlamaError> {
