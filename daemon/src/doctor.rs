@@ -363,6 +363,7 @@ async fn try_engines(engines: &Engines) -> Result<(String, u128), attendant_mode
         seed: 1,
         stop: vec![],
         grammar: None,
+        score_ending: false,
         priority: Priority::Live,
     });
     let mut first = None;

@@ -112,6 +112,8 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// GBNF grammar, if constrained.
     pub grammar: Option<String>,
+    /// Whether the caller's last message sounds finished is wanted, too.
+    pub score_ending: bool,
     /// How urgent.
     pub priority: Priority,
 }
@@ -119,6 +121,8 @@ pub struct GenerateRequest {
 /// Progress of a [`Generation`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum LlmEvent {
+    /// How likely the caller's last message is finished, 0…1; before the first token, where asked for.
+    Ending(f32),
     /// Text piece, never empty.
     Token(String),
     /// The end.
@@ -375,6 +379,7 @@ impl Engines {
             seed,
             stop,
             grammar,
+            score_ending,
             priority,
             ..
         } = request;
@@ -390,6 +395,7 @@ impl Engines {
             seed,
             stop,
             grammar,
+            score_ending,
         });
         Generation {
             state: Some(begun),
@@ -429,6 +435,12 @@ impl Engines {
         } else {
             Err(EngineError::Stale)
         }
+    }
+
+    /// Whether no engine has anything to do: the moment for work that only might be useful.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.inner.desk.state().permit.is_idle()
     }
 
     /// The call has ended; its sequence is free again.
@@ -513,12 +525,13 @@ impl Generation {
             },
             Ok(pending) => match next(pending, self.until).await {
                 Ok((Response::Token { text, .. }, _)) => Ok(LlmEvent::Token(text)),
+                Ok((Response::Ending { probability, .. }, _)) => Ok(LlmEvent::Ending(probability)),
                 Ok((Response::Done { stats, .. }, _)) => Ok(LlmEvent::Done(stats)),
                 Ok(_) => Err(unexpected()),
                 Err(e) => Err(e),
             },
         };
-        if !matches!(event, Ok(LlmEvent::Token(_))) {
+        if !matches!(event, Ok(LlmEvent::Token(_) | LlmEvent::Ending(_))) {
             self.state = None;
         }
         Some(event)

@@ -178,6 +178,12 @@ impl Permit {
         self.waiting.iter().filter(|w| w.task.engine == engine).count()
     }
 
+    /// Whether nobody computes or waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty() && !self.llm_busy()
+    }
+
     /// When to ask for a plan again although nothing happened.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -128,6 +128,9 @@ pub enum Request {
         stop: Vec<String>,
         /// GBNF grammar for the whole message, if constrained.
         grammar: Option<String>,
+        /// Also tell, by `Ending`, whether the last message sounds finished.
+        #[serde(default)]
+        score_ending: bool,
     },
     /// LLM: the call has ended; frees its sequence. No answer.
     Release {
@@ -194,6 +197,13 @@ pub enum Response {
         /// Audio context of the accepted pass.
         audio_ctx: u32,
     },
+    /// How likely the caller's last message ends where its last word ends; before the first `Token`.
+    Ending {
+        /// Request.
+        id: RequestId,
+        /// 0…1: a full stop, a question mark or the end of the message would come next.
+        probability: f32,
+    },
     /// LLM output piece, valid UTF-8, never empty.
     Token {
         /// Request.
@@ -238,6 +248,7 @@ impl Response {
         match self {
             Self::Ready { .. } | Self::Pong { .. } | Self::ThreadsSet { .. } => None,
             Self::Transcript { id, .. }
+            | Self::Ending { id, .. }
             | Self::Token { id, .. }
             | Self::Audio { id, .. }
             | Self::Done { id, .. }

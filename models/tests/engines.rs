@@ -211,6 +211,7 @@ fn llm(call: u64, script: &str) -> GenerateRequest {
         seed: 0,
         stop: vec![],
         grammar: None,
+        score_ending: false,
         priority: Priority::Live,
     }
 }

@@ -22,7 +22,7 @@ pub mod spoken;
 mod words;
 
 pub use clauses::ClauseSplitter;
-pub use completeness::{Completeness, OpenReason, completeness};
+pub use completeness::{Completeness, OpenReason, completeness, second_opinion, wants_second_opinion};
 pub use guard::{Guard, GuardLimits};
 pub use heard::Heard;
 pub use history::{History, Message, Role};

@@ -56,6 +56,10 @@ const MEDIA_TIMEOUT_MS: u64 = 30_000;
 const HISTORY_CHARS: usize = 2_800;
 /// A finished answer of at most so many words is a short one: "yes, please".
 const SHORT_WORDS: usize = 3;
+/// Speech before the first partial transcript, and between two [frames]: 600 ms.
+const PARTIAL_FRAMES: u64 = 30;
+/// Longest a partial transcript may take.
+const PARTIAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Gain of a ducked reply [‰]: about −10 dB.
 const DUCKED: u32 = 300;
 
@@ -82,7 +86,8 @@ pub struct House {
 #[derive(Debug, Default)]
 struct Attempt {
     text: String,
-    hearing: Option<Hearing>,
+    /// What the words alone say about whether they are all; where the language model may know better.
+    verdict: Option<attendant_dialog::Completeness>,
     committed: bool,
     /// Clauses made before the commit.
     buffered: Vec<Clip>,
@@ -155,6 +160,10 @@ pub struct Call {
     recorder: Recorder,
     /// The language model reads the history.
     reading: Option<Aborting>,
+    /// The utterance so far is being transcribed.
+    partial: Option<Aborting>,
+    /// Where the latest partial transcript ended [frame].
+    partial_to: u64,
     held: bool,
     outcome: Option<(Outcome, &'static str)>,
     _active: Active,
@@ -178,6 +187,8 @@ impl Call {
             events_in,
             recorder: Recorder::new(house.store.clone(), session),
             reading: None,
+            partial: None,
+            partial_to: 0,
             held: false,
             outcome: None,
             _active: Active(house.active.clone()),
@@ -239,6 +250,7 @@ impl Call {
             // Before the next frame: a stop or a transcription belongs to this one.
             self.act();
         }
+        self.hear_ahead();
         let played = self.leg.control.played();
         self.mouth.pump(&mut self.leg.tx, played);
         self.note_first_audio(now);
@@ -292,14 +304,24 @@ impl Call {
                 id,
                 text,
                 hearing,
+                verdict,
                 stt_ms,
             } => {
                 if let Some(attempt) = self.attempts.get_mut(&id) {
                     attempt.text = text;
-                    attempt.hearing = Some(hearing);
+                    attempt.verdict = verdict;
                     attempt.stt_ms = Some(stt_ms);
                 }
                 self.machine.handle_transcript(id, hearing, now);
+            }
+            Event::Partial { text } => self.read_partial(&text),
+            Event::Ending { id, probability } => {
+                let verdict = self.attempts.get(&id).and_then(|attempt| attempt.verdict);
+                if let Some(verdict) = verdict {
+                    let opinion = attendant_dialog::second_opinion(verdict, probability);
+                    tracing::debug!(call = self.id, probability, ?verdict, ?opinion, "does it sound finished");
+                    self.machine.handle_completeness(id, for_the_turn(opinion), now);
+                }
             }
             Event::Clause { id, text, pcm, times } => {
                 let Some(attempt) = self.attempts.get_mut(&id) else {
@@ -374,6 +396,8 @@ impl Call {
 
     fn transcribe(&mut self, id: AttemptId, from: u64, to: u64, voiced_frames: u32) {
         let pcm = self.ears.slice(from, to);
+        // The transcript to come knows more.
+        self.partial = None;
         let audio_ms = (pcm.len() / 16) as u32;
         let silence_ms = self.house.config.turn.pause_ms;
         let attempt = self.attempts.entry(id).or_default();
@@ -386,6 +410,7 @@ impl Call {
         }
         let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
         let last_reply = self.history.last_reply().map(str::to_owned);
+        let ask_model = self.house.config.turn.meaning && self.house.config.turn.speculation;
         let request = TranscribeRequest {
             call: self.id,
             turn: self.machine.turns() + 1,
@@ -399,13 +424,23 @@ impl Call {
             let started = Instant::now();
             let result = engines.transcribe(request).await;
             let stt_ms = started.elapsed().as_millis() as u32;
-            let (text, hearing) = match result {
-                Ok(transcript) => judge(&transcript, audio_ms, voiced_frames * 20, last_reply.as_deref()),
+            let (text, hearing, verdict) = match result {
+                Ok(transcript) => {
+                    let (text, hearing, verdict) =
+                        judge(&transcript, audio_ms, voiced_frames * 20, last_reply.as_deref());
+                    match verdict.filter(|_| ask_model) {
+                        // Until the language model has been heard.
+                        Some(attendant_dialog::Completeness::Finished) => {
+                            (text, Hearing::Speech(Completeness::Unknown), verdict)
+                        }
+                        asked => (text, hearing, asked),
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a transcription failed");
                     // The next try should find the engine back.
                     let _ = engines.ready(STT_DEADLINE).await;
-                    (String::new(), Hearing::Failed)
+                    (String::new(), Hearing::Failed, None)
                 }
             };
             let _ = events
@@ -413,10 +448,48 @@ impl Call {
                     id,
                     text,
                     hearing,
+                    verdict,
                     stt_ms,
                 })
                 .await;
         }));
+    }
+
+    /// While the caller speaks and nobody else needs the engines: transcribes what was said so far.
+    fn hear_ahead(&mut self) {
+        let Some((from, to)) = self.machine.caller_speaks() else {
+            return;
+        };
+        let fresh = to.saturating_sub(from.max(self.partial_to)) >= PARTIAL_FRAMES;
+        if !self.house.config.turn.partials || !fresh || !self.house.engines.idle() {
+            return;
+        }
+        self.partial_to = to;
+        let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
+        let request = TranscribeRequest {
+            call: self.id,
+            turn: self.machine.turns() + 1,
+            deadline: PARTIAL_DEADLINE,
+            language: Some(self.house.config.language().to_owned()),
+            hint: String::new(),
+            pcm: self.ears.slice(from, to),
+            priority: Priority::Speculative,
+        };
+        self.partial = Some(Aborting(tokio::spawn(async move {
+            // One that fails is not missed: the final transcript tells what is wrong.
+            if let Ok(transcript) = engines.transcribe(request).await {
+                drop(events.send(Event::Partial { text: transcript.text }).await);
+            }
+        })));
+    }
+
+    /// Lets the language model read what was said so far, but for the last word, which may have been cut.
+    fn read_partial(&mut self, text: &str) {
+        let heard = text.trim().rsplit_once(char::is_whitespace);
+        let Some((sure, _)) = heard.filter(|_| self.machine.caller_speaks().is_some()) else {
+            return;
+        };
+        self.prefill(self.history.messages_with(sure));
     }
 
     fn think(&mut self, id: AttemptId, speculative: bool) {
@@ -436,6 +509,7 @@ impl Call {
             turn: self.machine.turns() + 1,
             messages,
             speculative,
+            score_ending: attempt.verdict.is_some(),
             retry: std::mem::replace(&mut attempt.thought, true),
             persona: self.house.config.business.clone(),
         };
@@ -527,7 +601,11 @@ impl Call {
 
     /// Lets the language model read what was said while nobody waits for it.
     fn prefill_history(&mut self) {
-        let messages: Vec<ChatMessage> = self.history.messages().iter().cloned().map(chat_message).collect();
+        self.prefill(self.history.messages().to_vec());
+    }
+
+    fn prefill(&mut self, messages: Vec<attendant_dialog::Message>) {
+        let messages: Vec<ChatMessage> = messages.into_iter().map(chat_message).collect();
         let (engines, call) = (self.house.engines.clone(), self.id);
         self.reading = Some(Aborting(tokio::spawn(async move {
             // What fails here is done, or told, with the next reply.
@@ -563,13 +641,13 @@ fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
     }
 }
 
-/// Words and their meaning for the turn.
+/// Words, their meaning for the turn, and how finished they sound where the language model may know better.
 fn judge(
     transcript: &attendant_models::client::Transcript,
     audio_ms: u32,
     voiced_ms: u32,
     last_reply: Option<&str>,
-) -> (String, Hearing) {
+) -> (String, Hearing, Option<attendant_dialog::Completeness>) {
     let judged = heard::judge(
         &transcript.text,
         transcript.avg_logprob,
@@ -579,23 +657,28 @@ fn judge(
     );
     match judged {
         heard::Heard::Speech(text) if attendant_dialog::ends_call(&text, last_reply) => {
-            (text, Hearing::Farewell)
+            (text, Hearing::Farewell, None)
         }
         heard::Heard::Speech(text) => {
-            let completeness = match attendant_dialog::completeness(&text) {
-                attendant_dialog::Completeness::Finished
-                    if text.split_whitespace().count() <= SHORT_WORDS =>
-                {
-                    Completeness::Short
-                }
-                attendant_dialog::Completeness::Finished => Completeness::Finished,
-                attendant_dialog::Completeness::Open(_) => Completeness::Open,
-                attendant_dialog::Completeness::Unknown => Completeness::Unknown,
+            let verdict = attendant_dialog::completeness(&text);
+            let short = text.split_whitespace().count() <= SHORT_WORDS;
+            let completeness = match for_the_turn(verdict) {
+                Completeness::Finished if short => Completeness::Short,
+                other => other,
             };
-            (text, Hearing::Speech(completeness))
+            let open_to_doubt = attendant_dialog::wants_second_opinion(&text, verdict);
+            (text, Hearing::Speech(completeness), open_to_doubt.then_some(verdict))
         }
-        heard::Heard::Unclear => (String::new(), Hearing::Unclear),
-        heard::Heard::Nothing => (String::new(), Hearing::Nothing),
+        heard::Heard::Unclear => (String::new(), Hearing::Unclear, None),
+        heard::Heard::Nothing => (String::new(), Hearing::Nothing, None),
+    }
+}
+
+fn for_the_turn(verdict: attendant_dialog::Completeness) -> Completeness {
+    match verdict {
+        attendant_dialog::Completeness::Finished => Completeness::Finished,
+        attendant_dialog::Completeness::Open(_) => Completeness::Open,
+        attendant_dialog::Completeness::Unknown => Completeness::Unknown,
     }
 }
 

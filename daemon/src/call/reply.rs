@@ -42,8 +42,22 @@ pub enum Event {
         text: String,
         /// What they amount to.
         hearing: Hearing,
+        /// What the words alone say about whether they are all; where the language model may know better.
+        verdict: Option<attendant_dialog::Completeness>,
         /// The engine took [ms].
         stt_ms: u32,
+    },
+    /// What the caller has said so far, while still speaking.
+    Partial {
+        /// The words; possibly none.
+        text: String,
+    },
+    /// How likely the attempt's words end a turn, 0…1.
+    Ending {
+        /// Attempt.
+        id: AttemptId,
+        /// By the language model's own expectation.
+        probability: f32,
     },
     /// A clause is ready to be played.
     Clause {
@@ -96,6 +110,8 @@ pub struct Task {
     pub messages: Vec<ChatMessage>,
     /// The caller's turn may not have ended yet.
     pub speculative: bool,
+    /// Whether the words sound finished is wanted.
+    pub score_ending: bool,
     /// Try again after a failure: wait for the engines first.
     pub retry: bool,
     /// Whose rules and name the reply must not recite.
@@ -118,7 +134,7 @@ pub async fn run(engines: Engines, task: Task, events: mpsc::Sender<Event>) {
     let started = Instant::now();
     let (clauses, written) = mpsc::channel(CLAUSES_AHEAD);
     let result = tokio::try_join!(
-        write(&engines, &task, started, clauses),
+        write(&engines, &task, started, clauses, &events),
         speak(&engines, &task, written, &events),
     );
     let event = match result {
@@ -134,6 +150,7 @@ async fn write(
     task: &Task,
     started: Instant,
     clauses: mpsc::Sender<Written>,
+    events: &mpsc::Sender<Event>,
 ) -> Result<Stats, EngineError> {
     let mut generation = engines.generate(GenerateRequest {
         call: task.call,
@@ -145,6 +162,7 @@ async fn write(
         seed: 1,
         stop: vec![],
         grammar: None,
+        score_ending: task.score_ending,
         priority: priority(task),
     });
     let elapsed = || started.elapsed().as_millis() as u32;
@@ -157,6 +175,15 @@ async fn write(
             LlmEvent::Token(piece) => {
                 first_token_ms.get_or_insert_with(elapsed);
                 splitter.push(&guard.push(&piece))
+            }
+            LlmEvent::Ending(probability) => {
+                let event = Event::Ending {
+                    id: task.id,
+                    probability,
+                };
+                // The call has ended when nobody listens; the voice's half notices.
+                drop(events.send(event).await);
+                continue;
             }
             LlmEvent::Done(done) => {
                 stats = done;

@@ -187,6 +187,7 @@ impl Engine {
                 | Response::Pong { .. }
                 | Response::ThreadsSet { .. }
                 | Response::Transcript { .. }
+                | Response::Ending { .. }
                 | Response::Token { .. }
                 | Response::Audio { .. } => {}
             }

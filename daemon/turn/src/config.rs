@@ -52,6 +52,10 @@ pub struct TurnConfig {
     pub timebox_warnings_s: Vec<u32>,
     /// Whether the reply is prepared before the turn has ended.
     pub speculation: bool,
+    /// Whether speech is transcribed, and read by the language model, while the caller still speaks.
+    pub partials: bool,
+    /// Whether the language model is asked if what was said sounds finished.
+    pub meaning: bool,
 }
 
 impl Default for TurnConfig {
@@ -65,7 +69,7 @@ impl Default for TurnConfig {
             hangover_short_ms: 300,
             hangover_finished_ms: 450,
             hangover_unknown_ms: 750,
-            hangover_open_ms: 1500,
+            hangover_open_ms: 1350,
             max_utterance_ms: 28_000,
             duck_after_ms: 60,
             barge_in_ms: 140,
@@ -79,6 +83,8 @@ impl Default for TurnConfig {
             timebox_s: 30 * 60,
             timebox_warnings_s: vec![300, 60],
             speculation: true,
+            partials: true,
+            meaning: true,
         }
     }
 }

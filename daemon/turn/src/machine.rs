@@ -151,10 +151,11 @@ impl TurnMachine {
         self.turns
     }
 
-    /// Whether the caller is in the middle of an utterance.
+    /// While the caller speaks: the frames of the utterance so far, from the first to one past the latest.
     #[must_use]
-    pub fn caller_speaks(&self) -> bool {
-        self.utterance.is_some() && self.attempt.is_none()
+    pub fn caller_speaks(&self) -> Option<(u64, u64)> {
+        let utterance = self.utterance.filter(|_| self.attempt.is_none())?;
+        Some((utterance.first_frame, self.frame))
     }
 
     /// Takes the verdict on one near-end frame; call once per ptime, in order.
@@ -226,6 +227,16 @@ impl TurnMachine {
             attempt.thinking = true;
             let speculative = !attempt.committed;
             self.actions.push_back(Action::Think { id, speculative });
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A second opinion on how finished the attempt's words sound, from who understands them.
+    pub fn handle_completeness(&mut self, id: AttemptId, completeness: Completeness, now: Instant) {
+        if let Some(attempt) = self.attempt_mut(id)
+            && let Stage::Heard(Hearing::Speech(_)) = attempt.stage
+        {
+            attempt.stage = Stage::Heard(Hearing::Speech(completeness));
         }
         self.handle_timeout(now);
     }

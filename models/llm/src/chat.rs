@@ -17,6 +17,8 @@ const CHATML: &str = "chatml";
 pub(crate) enum Ending {
     /// The last message.
     Message,
+    /// The last message's last word, which more may follow.
+    Open,
     /// The beginning of the assistant's message.
     Reply,
 }
@@ -63,7 +65,13 @@ impl Chat {
             .map(|m| (CString::from(role(m.role)), clean(llama, &m.content)))
             .collect();
         let text = apply_template(&self.template, &all, ending == Ending::Reply)?;
-        Some(llama.tokenize(&text, true))
+        let mut tokens = llama.tokenize(&text, true);
+        if ending == Ending::Open
+            && let Some(end) = tokens.iter().rposition(|&token| llama.is_end(token))
+        {
+            tokens.truncate(end);
+        }
+        Some(tokens)
     }
 }
 

@@ -16,6 +16,7 @@ use attendant_models::protocol::{ChatMessage, FailKind, Request, RequestId, Resp
 
 use crate::cache::{Cache, PREFIX, seq_id};
 use crate::chat::{Chat, Ending};
+use crate::ending::EndTokens;
 use crate::llama::{Batch, Llama, LlamaError, Token};
 use crate::pace::{MOST, Pace};
 use crate::sampler::Sampler;
@@ -41,6 +42,7 @@ pub(crate) fn batch_room(calls: usize) -> u32 {
 pub(crate) struct Engine<O> {
     llama: Llama,
     chat: Chat,
+    end_tokens: EndTokens,
     cache: Cache,
     batch: Batch,
     pace: Pace,
@@ -79,6 +81,8 @@ struct Reply {
     max_tokens: u32,
     /// Sampled, not decoded yet.
     next: Option<Token>,
+    /// Index in the prompt of the caller's last word, whose successor tells whether the message sounds finished.
+    score_at: Option<usize>,
 }
 
 /// One job's part of a batch.
@@ -87,11 +91,17 @@ struct Part {
     tokens: Vec<Token>,
     /// Index of its logits.
     logits: Option<i32>,
+    /// Index of the logits behind the caller's last word.
+    ending: Option<i32>,
 }
 
 impl Job {
+    /// Tokens at the end of the prompt whose logits are needed.
     fn fresh(&self) -> usize {
-        usize::from(matches!(self.work, Work::Reply(_)))
+        match &self.work {
+            Work::Prompt => 0,
+            Work::Reply(reply) => reply.score_at.map_or(1, |at| self.prompt.len() - at),
+        }
     }
 
     fn more(&self) -> usize {
@@ -109,9 +119,11 @@ impl Job {
 impl<O: Outbox> Engine<O> {
     pub(crate) fn new(llama: Llama, calls: usize, context: usize, threads: u32, out: O) -> Self {
         let chat = Chat::new(&llama);
+        let end_tokens = EndTokens::new(&llama);
         Self {
             llama,
             chat,
+            end_tokens,
             cache: Cache::new(calls, context),
             batch: Batch::new(batch_room(calls)),
             pace: Pace::new(),
@@ -160,11 +172,12 @@ impl<O: Outbox> Engine<O> {
                 self.enter(id, None, &[], Work::Prompt, Ending::Message, arrived, None);
             }
             Request::Prefill { id, call, messages } => {
+                // The caller may go on.
                 let last_is_caller = messages
                     .last()
                     .is_some_and(|m| m.role == attendant_models::protocol::Role::User);
                 let ending = if last_is_caller {
-                    Ending::Reply
+                    Ending::Open
                 } else {
                     Ending::Message
                 };
@@ -180,9 +193,11 @@ impl<O: Outbox> Engine<O> {
                 seed,
                 stop,
                 grammar,
+                score_ending,
                 ..
             } => match self.reply(max_tokens, temperature, seed, stop, grammar) {
-                Ok(reply) => {
+                Ok(mut reply) => {
+                    reply.score_at = score_ending.then_some(0);
                     let deadline = arrived + Duration::from_millis(u64::from(deadline_ms));
                     let work = Work::Reply(Box::new(reply));
                     self.enter(
@@ -239,6 +254,7 @@ impl<O: Outbox> Engine<O> {
             text: TextOut::new(stop),
             max_tokens,
             next: None,
+            score_at: None,
         })
     }
 
@@ -267,6 +283,11 @@ impl<O: Outbox> Engine<O> {
                 "the chat template refuses these messages".to_owned(),
             );
         };
+        let mut work = work;
+        if let Work::Reply(reply) = &mut work {
+            let found = || self.end_tokens.last_word(&self.llama, &prompt);
+            reply.score_at = reply.score_at.and_then(|_| found());
+        }
         let mut job = Job {
             id,
             call,
@@ -398,6 +419,7 @@ impl<O: Outbox> Engine<O> {
                     job: at,
                     tokens: vec![token],
                     logits,
+                    ending: None,
                 });
             }
         }
@@ -412,17 +434,26 @@ impl<O: Outbox> Engine<O> {
             }
             let tokens: Vec<Token> = job.prompt[done..].iter().copied().take(chunk).collect();
             let last = done + tokens.len() == job.prompt.len();
-            let mut logits = None;
+            let score_at = match &job.work {
+                Work::Reply(reply) => reply.score_at,
+                Work::Prompt => None,
+            };
+            let (mut logits, mut ending) = (None, None);
             for (i, token) in tokens.iter().enumerate() {
                 let wanted = last && i + 1 == tokens.len() && job.fresh() > 0;
-                let index = self.batch.add(*token, done + i, seq_id(job.seq), wanted);
-                logits = if wanted { index } else { None };
+                let scored = score_at == Some(done + i);
+                let index = self
+                    .batch
+                    .add(*token, done + i, seq_id(job.seq), wanted || scored);
+                logits = logits.or(index.filter(|_| wanted));
+                ending = ending.or(index.filter(|_| scored));
             }
             chunk -= tokens.len();
             parts.push(Part {
                 job: at,
                 tokens,
                 logits,
+                ending,
             });
         }
         parts
@@ -435,6 +466,13 @@ impl<O: Outbox> Engine<O> {
         job.compute += took;
         if !job.generating() {
             job.stats.prompt_tokens += u32::try_from(part.tokens.len()).unwrap_or(0);
+        }
+        if let Some(logits) = part.ending.and_then(|at| self.llama.logits(at)) {
+            let probability = self.end_tokens.probability(logits);
+            self.out.send(&Response::Ending {
+                id: job.id,
+                probability,
+            });
         }
         let (Some(at), Work::Reply(reply)) = (part.logits, &mut job.work) else {
             return;

@@ -251,6 +251,11 @@ impl Llama {
         unsafe { sys::llama_vocab_is_control(self.vocab, token) }
     }
 
+    /// Tokens are numbered from 0 to below this.
+    pub(crate) fn vocabulary(&self) -> Token {
+        Token::try_from(self.n_vocab).unwrap_or(0)
+    }
+
     pub(crate) fn set_threads(&mut self, threads: i32) {
         // SAFETY: the context is valid and nobody decodes: `self` is exclusive.
         unsafe { sys::llama_set_n_threads(self.context.as_ptr(), threads, threads) }

@@ -9,6 +9,7 @@
 
 mod cache;
 mod chat;
+mod ending;
 mod engine;
 mod llama;
 mod pace;
@@ -299,6 +300,7 @@ fn check(args: &Args, llama: Llama, model: &str) -> anyhow::Result<()> {
         seed: 0,
         stop: Vec::new(),
         grammar: None,
+        score_ending: false,
     };
     engine.handle(request, Instant::now());
     while engine.has_work() {

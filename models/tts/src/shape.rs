@@ -23,7 +23,9 @@ const ACTIVE_BELOW_LOUDEST: f32 = 3.2e-3;
 const TRIM_FRAME: usize = RATE_HZ / 200;
 /// Frames below −55 dBov are silence; a soft "f" or "s" is above it. As power.
 const SILENCE_POWER: f32 = 3.2e-6;
-/// Kept before the first and after the last sound [samples]: 30 ms.
+/// Kept before the first sound [samples]: 10 ms, which the caller waits for.
+const LEAD: usize = RATE_HZ * 10 / 1000;
+/// Kept after the last sound [samples]: 30 ms.
 const MARGIN: usize = RATE_HZ * 30 / 1000;
 /// Length of a faded edge [samples]: 5 ms.
 const FADE: usize = RATE_HZ / 200;
@@ -98,7 +100,7 @@ fn trimmed(mut samples: Vec<f32>) -> Vec<f32> {
     let end = (last + 1) * TRIM_FRAME + MARGIN;
     // What the voice left out at the end is silence.
     samples.resize(end, 0.0);
-    samples.drain(..(first * TRIM_FRAME).saturating_sub(MARGIN));
+    samples.drain(..(first * TRIM_FRAME).saturating_sub(LEAD));
     samples
 }
 
