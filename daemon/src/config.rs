@@ -67,10 +67,26 @@ pub struct Config {
     pub sip: SipSection,
     /// Turn-taking.
     pub turn: TurnConfig,
+    /// What is done to the callers' sound.
+    pub audio: Audio,
     /// Bounds.
     pub limits: Limits,
     /// Local pages.
     pub admin: Admin,
+}
+
+/// `[audio]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audio {
+    /// Take our own voice out of what comes back from the line.
+    pub echo_cancelling: bool,
+}
+
+impl Default for Audio {
+    fn default() -> Self {
+        Self { echo_cancelling: true }
+    }
 }
 
 /// `[sip]`.

@@ -403,18 +403,22 @@ impl Engines {
         }
     }
 
-    /// Decodes `messages` into the call's sequence ahead of the reply. Dropping the future cancels; what was decoded
-    /// stays.
+    /// Decodes `messages` into the call's sequence ahead of the reply. Begins at once, so that a reply asked for later
+    /// comes later. Dropping the future cancels; what was decoded stays.
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub async fn prefill(&self, call: u64, messages: Vec<ChatMessage>) -> Result<Stats, EngineError> {
-        let pending = self.begin_llm(Priority::Speculative, REPLIES, |id| Request::Prefill {
+    pub fn prefill(
+        &self,
+        call: u64,
+        messages: Vec<ChatMessage>,
+    ) -> impl Future<Output = Result<Stats, EngineError>> + Send + use<> {
+        let begun = self.begin_llm(Priority::Speculative, REPLIES, |id| Request::Prefill {
             id,
             call,
             messages,
-        })?;
-        done(pending).await
+        });
+        async move { done(begun?).await }
     }
 
     /// Makes `messages` the prefix that all calls share, now and after every restart of the LLM.

@@ -137,6 +137,31 @@ impl House {
         }
     }
 
+    /// All sessions, once there are so many and all have ended.
+    ///
+    /// # Errors
+    /// When they do not end.
+    pub fn ended_sessions(&self, count: usize) -> anyhow::Result<Vec<SessionRecord>> {
+        let until = Instant::now() + Duration::from_secs(15);
+        loop {
+            let store = Store::open_read_only(self.dir.path())?;
+            let all = store.list_sessions(1_000, None)?;
+            let ended = all.iter().filter(|s| s.session.state.is_terminal()).count();
+            if all.len() == count && ended == count {
+                return Ok(all
+                    .iter()
+                    .map(|s| store.session(s.session.id))
+                    .collect::<Result<_, _>>()?);
+            }
+            ensure!(
+                Instant::now() < until,
+                "{ended} of {} sessions have ended; {count} are expected",
+                all.len()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Waits until the last session has so many turns or the condition holds.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Conversations with the real daemon and the small models, over real SIP and RTP on the loopback.
 
-use std::{thread::sleep, time::Duration};
+use std::{
+    thread::sleep,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use attendant_tests::House;
 use serde_json::Value;
@@ -55,6 +58,7 @@ fn a_question_is_understood_answered_and_recorded() {
 /// In mid-reply an engine dies: the call goes on, the caller hears an apology or the answer, and the turn is answered.
 fn survives_the_death_of(worker: &str) {
     let house = House::start("").unwrap();
+    let mut killed_at = UNIX_EPOCH;
     let report = house
         .call_while(
             &[
@@ -66,11 +70,19 @@ fn survives_the_death_of(worker: &str) {
                 house.wait_for("the call", |record| record.session.started_at_ms.is_some())?;
                 // Greeting and question take about six seconds; the reply is prepared or playing then.
                 sleep(Duration::from_millis(7_500));
+                killed_at = SystemTime::now();
                 house.kill(worker)
             },
         )
         .unwrap();
     let record = house.last_session().unwrap();
+    let killed_ms = i64::try_from(killed_at.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let second = &record.turns[1];
+    let second_began = second.at_ms - i64::from(second.latencies.utterance_ms.unwrap_or(0));
+    assert!(
+        (record.turns[0].at_ms..second_began).contains(&killed_ms),
+        "{worker} did not die in mid-reply: at {killed_ms}, {record:?}"
+    );
     assert_eq!(record.session.state.as_str(), "completed", "{record:?}");
     assert_eq!(record.turns.len(), 2, "both turns are answered: {report}");
     assert!(

@@ -179,6 +179,12 @@ const NUMBER_INTROS: &[&[&str]] = &[
     &["invoice", "number"],
 ];
 
+/// Whose numbers are dictated and are no telephone's.
+const CODES: &[&str] = &[
+    "account", "booking", "card", "case", "code", "confirmation", "contract", "customer", "insurance", "invoice",
+    "member", "order", "pin", "policy", "reference", "serial", "ticket",
+];
+
 /// What begins a whole question.
 const QUESTION_STARTS: &[&str] = &[
     "what", "what's", "when", "when's", "where", "where's", "who", "who's", "why", "how", "how's", "which",
@@ -331,19 +337,35 @@ fn email(text: &str, spoken: &[String]) -> Option<Completeness> {
 
 fn digits(text: &str, spoken: &[String]) -> Option<Completeness> {
     let raw_last = text.split_whitespace().last()?;
+    let birth = contains(spoken, &["date", "of", "birth"]) || contains(spoken, &["born"]);
+    let year = |word: &String| {
+        let written = word.len() == 4 && (word.starts_with("19") || word.starts_with("20"));
+        (written && is_number(word)) || matches!(word.as_str(), "nineteen" | "twenty" | "thousand")
+    };
+    if birth && !text.ends_with('?') && !spoken.iter().any(year) {
+        return Some(Open(OpenReason::Digits));
+    }
     // Times, prices and the like are no dictation.
     let measured = raw_last
         .trim_end_matches(['.', ',', '!', '?'])
         .contains([':', '$', '€', '£', '%', '.']);
     let numeric = |word: &String| is_number(word) || word == "double" || word == "triple";
-    let run = spoken.iter().rev().take_while(|word| numeric(word)).count();
+    // "884. to one." is "eight eight four two one".
+    let digit = |(at, word): (usize, &String)| {
+        numeric(word) || (sounds_like_digit(word) && at.checked_sub(1).is_some_and(|b| numeric(&spoken[b])))
+    };
+    let run = spoken.iter().enumerate().rev().take_while(|word| digit(*word)).count();
     let (before, dictated) = spoken.split_at(spoken.len() - run);
     let announced = NUMBER_INTROS.iter().any(|phrase| contains(before, phrase));
     if run == 0 {
         let intro_ends = NUMBER_INTROS
             .iter()
             .any(|phrase| ends_with(spoken, phrase) && phrase.last() != Some(&"number"))
-            || ends_with(spoken, &["number", "it's"]);
+            || ends_with(spoken, &["number", "it's"])
+            // "It is invoice number"
+            || (ends_with(spoken, &["number"])
+                && spoken.len() <= 5
+                && matches!(spoken.first().map(String::as_str), Some("it's" | "it" | "the" | "order" | "invoice")));
         return (intro_ends && !text.ends_with('?')).then_some(Open(OpenReason::Digits));
     }
     if text.ends_with('?') || measured {
@@ -353,25 +375,36 @@ fn digits(text: &str, spoken: &[String]) -> Option<Completeness> {
         || before
             .iter()
             .all(|word| matches!(word.as_str(), "it's" | "it" | "is" | "yes" | "okay" | "sure"));
-    if !(whole || announced || run >= 3) {
+    if !(whole || announced || run >= 3 || contains(before, &["ends", "in"])) {
         return None;
     }
     let count: usize = dictated
         .iter()
         .map(|word| multiple(word).unwrap_or_else(|| digits_in(word)))
-        .sum();
+        .sum::<usize>()
+        + dictated.iter().filter(|word| sounds_like_digit(word) && digits_in(word) == 0).count();
     let starts_long = dictated
         .first()
         .is_some_and(|word| word.starts_with('1') || word == "one" || word.starts_with('0'));
     let zip = contains(before, &["zip", "code"]) || contains(before, &["zip"]);
+    let last_four = contains(before, &["ends", "in"]) || contains(before, &["last", "four"]);
+    // Their length is the office's own.
+    let code = before.iter().any(|word| CODES.contains(&word.as_str()));
     Some(match count {
         5 if zip => Finished,
+        4 if last_four => Finished,
+        count if code && count >= 6 => Unknown,
         _ if dictated.last().is_some_and(|word| multiple(word).is_some()) => Open(OpenReason::Digits),
-        0..=6 => Open(OpenReason::Digits),
+        ..=6 => Open(OpenReason::Digits),
         10 if !starts_long => Finished,
         11 if starts_long => Finished,
         _ => Unknown,
     })
+}
+
+/// What a digit among digits is heard as.
+fn sounds_like_digit(word: &str) -> bool {
+    matches!(word, "to" | "too" | "for" | "ate" | "won" | "oh" | "o" | "tree" | "sex")
 }
 
 /// "double five" has one digit more than "five".
@@ -463,6 +496,14 @@ mod tests {
             ("My number is.", Open(Digits)),
             ("My phone number is 555", Open(Digits)),
             ("555-123", Open(Digits)),
+            ("The reference is 884. to one.", Open(Digits)),
+            ("My customer number is 471.", Open(Digits)),
+            ("My customer number is 471928.", Unknown),
+            ("It is invoice number.", Open(Digits)),
+            ("The card ends in 42.", Open(Digits)),
+            ("The card ends in 4277.", Finished),
+            ("I was born on the third of May.", Open(Digits)),
+            ("My date of birth is May 3rd, 1984.", Unknown),
             ("It's 555 12", Open(Digits)),
             ("Five five five", Open(Digits)),
             ("My number is five five five, one two", Open(Digits)),

@@ -11,6 +11,7 @@
 //! [`Persona`].
 
 pub mod clauses;
+pub mod backchannel;
 pub mod completeness;
 pub mod guard;
 pub mod heard;
@@ -22,6 +23,7 @@ pub mod spoken;
 mod words;
 
 pub use clauses::ClauseSplitter;
+pub use backchannel::is_backchannel;
 pub use completeness::{Completeness, OpenReason, completeness, second_opinion, wants_second_opinion};
 pub use guard::{Guard, GuardLimits};
 pub use heard::Heard;

@@ -14,6 +14,7 @@
 //! The house format is **16 kHz mono `i16` in frames of 20 ms, 320 samples** ([`Frame`]).
 
 pub mod codec;
+pub mod echo;
 pub mod frame;
 pub mod g711;
 pub mod jitter;

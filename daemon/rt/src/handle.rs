@@ -347,6 +347,7 @@ pub(crate) fn make_test_leg(config: LegConfig) -> (Leg, RtLeg) {
 fn prefault(producer: &mut Producer<RxFrame>, consumer: &mut Consumer<RxFrame>) {
     let blank = RxFrame {
         frame: Frame::SILENCE,
+        sent: Frame::SILENCE,
         speech_prob: 0.0,
         level_dbov: 0.0,
         concealed: false,

@@ -71,7 +71,8 @@ impl RtLeg {
     pub fn receive(&mut self, now_us: u64) {
         self.receiver
             .drain(&self.socket, &mut self.source, &self.shared, now_us);
-        let frame = self.receiver.frame(&self.shared);
+        let mut frame = self.receiver.frame(&self.shared);
+        frame.sent = self.transmitter.sent();
         if self.rx.push(frame).is_err() {
             bump(&self.shared.overruns);
         }

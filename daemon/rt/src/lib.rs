@@ -60,6 +60,7 @@ mod vad;
 
 pub use handle::{Leg, LegConfig, LegControl, Rt, RtConfig};
 pub use stats::{LateTicks, LegStats, Played, RtStats};
+pub use vad::Vad;
 
 use attendant_media::Frame;
 
@@ -68,6 +69,8 @@ use attendant_media::Frame;
 pub struct RxFrame {
     /// 16 kHz mono, 320 samples; silence when nothing is being received.
     pub frame: Frame,
+    /// What was sent in the same tick, as the far party hears it: what an echo is made of.
+    pub sent: Frame,
     /// How likely someone speaks in it, 0..=1 (earshot).
     pub speech_prob: f32,
     /// Mean level \[dBov\].

@@ -167,6 +167,7 @@ impl Receiver {
         let digit = self.take_digit();
         RxFrame {
             frame,
+            sent: Frame::SILENCE,
             speech_prob,
             level_dbov: frame.energy_dbov(),
             concealed,

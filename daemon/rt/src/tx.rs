@@ -46,6 +46,8 @@ pub struct Transmitter {
     gain_permille: u32,
     mark: u32,
     frames_in_mark: u32,
+    /// The sound of the last tick.
+    sent: Frame,
 }
 
 enum Next {
@@ -80,7 +82,13 @@ impl Transmitter {
             gain_permille: 1000,
             mark: 0,
             frames_in_mark: 0,
+            sent: Frame::SILENCE,
         }
+    }
+
+    /// The sound of the last tick; silence where there was none.
+    pub fn sent(&self) -> Frame {
+        self.sent
     }
 
     /// SDP changed what is to be sent.
@@ -106,6 +114,7 @@ impl Transmitter {
     /// Sends this tick's packet.
     pub fn send(&mut self, socket: &UdpSocket, to: SocketAddr, shared: &LegShared) {
         let cut = self.flush(shared);
+        self.sent = Frame::SILENCE;
         if shared.hold.load(Relaxed) {
             self.marker = true;
             self.speaking = false;
@@ -122,6 +131,7 @@ impl Transmitter {
             );
         } else {
             let frame = self.poll_tone().unwrap_or_else(|| self.voice(cut, shared));
+            self.sent = frame;
             let payload = self.encoder.encode(&frame);
             let marker = std::mem::take(&mut self.marker);
             let payload_type = self.encoder.codec().payload_type();

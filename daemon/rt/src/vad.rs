@@ -13,7 +13,15 @@ pub struct Vad {
     filled: usize,
 }
 
+impl Default for Vad {
+    fn default() -> Vad {
+        Vad::new()
+    }
+}
+
 impl Vad {
+    /// A fresh one.
+    #[must_use]
     pub fn new() -> Vad {
         Vad {
             detector: Detector::default_boxed(),

@@ -123,6 +123,18 @@ const INTERRUPTIONS: [&str; 10] = [
     "Stop, please, let me ask another question.",
 ];
 
+/// Said while listening; asks for nothing.
+const BACKCHANNELS: [&str; 8] = [
+    "Mm-hmm.",
+    "Okay.",
+    "Yes.",
+    "Uh-huh.",
+    "I see.",
+    "Right.",
+    "Yeah.",
+    "Okay, good.",
+];
+
 /// What kind of speech an utterance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,17 +149,34 @@ pub enum Kind {
     Digits,
     /// Spoken into a reply.
     BargeIn,
+    /// "Mm-hm" into a reply, which is to go on.
+    Backchannel,
+    /// A cough into a reply, which is to go on.
+    Cough,
 }
 
 impl Kind {
     /// Of every 40 turns, how many are of this kind.
-    const MIX: [(Self, usize); 5] = [
-        (Self::Question, 14),
-        (Self::Human, 8),
+    const MIX: [(Self, usize); 7] = [
+        (Self::Question, 12),
+        (Self::Human, 7),
         (Self::Pause, 7),
-        (Self::Digits, 5),
-        (Self::BargeIn, 6),
+        (Self::Digits, 4),
+        (Self::BargeIn, 5),
+        (Self::Backchannel, 3),
+        (Self::Cough, 2),
     ];
+
+    /// Whether it wants an answer.
+    #[must_use]
+    pub fn is_turn(self) -> bool {
+        !matches!(self, Self::Backchannel | Self::Cough)
+    }
+
+    /// Whether it needs a reply to be spoken into.
+    fn needs_reply(self) -> bool {
+        matches!(self, Self::BargeIn | Self::Backchannel | Self::Cough)
+    }
 
     /// Name in tables.
     #[must_use]
@@ -158,6 +187,8 @@ impl Kind {
             Self::Pause => "pause",
             Self::Digits => "digits",
             Self::BargeIn => "barge_in",
+            Self::Backchannel => "backchannel",
+            Self::Cough => "cough",
         }
     }
 }
@@ -180,6 +211,11 @@ pub struct Item {
 pub enum Sound {
     /// From a file.
     Recording(PathBuf),
+    /// A cough, made of noise.
+    Cough {
+        /// Which one.
+        seed: u64,
+    },
     /// Spoken, with a silence [ms] before each part but the first.
     Spoken {
         /// By this voice.
@@ -197,6 +233,7 @@ impl Item {
     pub fn render(&self, speaker: &mut Speaker<'_>) -> Result<Utterance, SpeechError> {
         let pcm = match &self.sound {
             Sound::Recording(path) => speech::recording(path)?,
+            Sound::Cough { seed } => cough(*seed),
             Sound::Spoken { voice, parts } => {
                 let mut pcm = Vec::new();
                 for (pause_ms, text) in parts {
@@ -213,6 +250,28 @@ impl Item {
             begin: self.begin,
         })
     }
+}
+
+/// A cough, 16 kHz mono: one to three bursts of noise that start hard and fade, each with a throat's resonance.
+fn cough(seed: u64) -> Vec<i16> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut pcm = Vec::new();
+    for _ in 0..random.random_range(1..=3) {
+        let length = random.random_range(2_400..4_800);
+        let resonance: f64 = random.random_range(0.15..0.45);
+        let (mut last, mut before) = (0.0, 0.0);
+        for at in 0..length {
+            let fade = (-4.0 * f64::from(at) / f64::from(length)).exp();
+            let hit = (f64::from(at) / 60.0).min(1.0);
+            let noise: f64 = random.random_range(-1.0..1.0);
+            // Two poles near the throat's resonance.
+            let sample = noise + 1.7 * resonance.cos() * last - 0.72 * before;
+            (before, last) = (last, sample);
+            pcm.push((sample * fade * hit * 3_000.0).clamp(-32_000.0, 32_000.0) as i16);
+        }
+        pcm.extend(std::iter::repeat_n(0, random.random_range(1_000..2_500)));
+    }
+    pcm
 }
 
 /// A part without the voice's own silence around it, so that pauses are as long as they should be.
@@ -322,10 +381,11 @@ pub fn calls(
     let mut kinds: Vec<Vec<Kind>> = kinds.chunks(per_call.max(1)).map(<[Kind]>::to_vec).collect();
     for call in &mut kinds {
         // A call begins with something to interrupt, and nobody interrupts twice in a row.
+        let interrupts = |kind: Option<&Kind>| kind.is_some_and(|kind| kind.needs_reply());
         for at in 0..call.len() {
-            let follows = at == 0 || call.get(at - 1) == Some(&Kind::BargeIn);
-            if follows && call.get(at) == Some(&Kind::BargeIn) {
-                match (at + 1..call.len()).find(|other| call.get(*other) != Some(&Kind::BargeIn)) {
+            let follows = at == 0 || interrupts(call.get(at - 1));
+            if follows && interrupts(call.get(at)) {
+                match (at + 1..call.len()).find(|other| !interrupts(call.get(*other))) {
                     Some(other) => call.swap(at, other),
                     None => call[at] = Kind::Question,
                 }
@@ -381,8 +441,8 @@ fn human(prompt: &Prompt) -> Item {
 /// Shuffled decks of texts that are dealt round and round, so that nothing repeats before all was said.
 struct Decks<'a> {
     prompts: Vec<&'a Prompt>,
-    texts: [(Kind, Vec<&'static str>); 4],
-    dealt: [usize; 5],
+    texts: [(Kind, Vec<&'static str>); 5],
+    dealt: [usize; 7],
     voices: &'a [Voice],
     speeches: usize,
 }
@@ -396,6 +456,7 @@ impl<'a> Decks<'a> {
             (Kind::Pause, PAUSES.to_vec()),
             (Kind::Digits, DIGITS.to_vec()),
             (Kind::BargeIn, INTERRUPTIONS.to_vec()),
+            (Kind::Backchannel, BACKCHANNELS.to_vec()),
         ];
         for (_, deck) in &mut texts {
             deck.shuffle(random);
@@ -403,7 +464,7 @@ impl<'a> Decks<'a> {
         Self {
             prompts,
             texts,
-            dealt: [0; 5],
+            dealt: [0; 7],
             voices,
             speeches: 0,
         }
@@ -417,6 +478,16 @@ impl<'a> Decks<'a> {
             && let Some(prompt) = self.prompts.get(turn % self.prompts.len().max(1))
         {
             return human(prompt);
+        }
+        if kind == Kind::Cough {
+            return Item {
+                kind,
+                text: "(cough)".into(),
+                sound: Sound::Cough { seed: random.random() },
+                begin: Begin::WhileReplying {
+                    after_ms: random.random_range(INTO_REPLY_MS),
+                },
+            };
         }
         let deck = self
             .texts
@@ -439,7 +510,10 @@ impl<'a> Decks<'a> {
             Kind::BargeIn => Begin::IntoReply {
                 after_ms: random.random_range(INTO_REPLY_MS),
             },
-            Kind::Question | Kind::Human | Kind::Pause | Kind::Digits => Begin::AfterReply,
+            Kind::Backchannel => Begin::WhileReplying {
+                after_ms: random.random_range(INTO_REPLY_MS),
+            },
+            Kind::Question | Kind::Human | Kind::Pause | Kind::Digits | Kind::Cough => Begin::AfterReply,
         };
         let text = parts
             .iter()
@@ -470,16 +544,17 @@ mod tests {
         assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [8; 5]);
         let count = |kind| got.iter().flatten().filter(|item| item.kind == kind).count();
         assert_eq!(count(Kind::Pause), 7);
-        assert_eq!(count(Kind::Digits), 5);
-        assert!((4..=6).contains(&count(Kind::BargeIn)));
+        assert_eq!(count(Kind::Digits), 4);
+        assert!((3..=5).contains(&count(Kind::BargeIn)));
+        assert!(count(Kind::Backchannel) + count(Kind::Cough) >= 3);
         assert_eq!(count(Kind::Human), 0);
         assert_eq!(got, calls_of(1));
         assert_ne!(got, calls_of(2));
         for call in calls(200, 8, 3, &[], &voices()) {
-            assert_ne!(call[0].kind, Kind::BargeIn);
+            assert!(!call[0].kind.needs_reply());
             assert!(
                 call.windows(2)
-                    .all(|w| w[0].kind != Kind::BargeIn || w[1].kind != Kind::BargeIn)
+                    .all(|w| !w[0].kind.needs_reply() || !w[1].kind.needs_reply())
             );
         }
         assert!(calls(0, 8, 1, &[], &voices()).is_empty());

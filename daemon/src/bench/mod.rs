@@ -11,6 +11,7 @@
 //! `--data-dir` names one. Times come from the caller's packets; the daemon's record only adds what a caller cannot
 //! know: what was understood, and how long each stage took.
 
+pub mod compare;
 pub mod corpus;
 pub mod process;
 pub mod report;
@@ -21,6 +22,8 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use attendant_models::Profile;
 use clap::Args;
+
+use crate::caller::line::EchoPath;
 
 /// Arguments of `attendant bench`.
 #[derive(Debug, Clone, Args)]
@@ -49,6 +52,18 @@ pub struct BenchArgs {
     /// Noise of the caller's room [dBov]; 0 for none
     #[arg(long, value_name = "DBOV", default_value_t = -65.0, allow_negative_numbers = true)]
     pub noise: f64,
+    /// The caller's telephone sends back what it plays: level and delay, e.g. -12:120 [dB:ms]
+    #[arg(long, value_name = "DB:MS", allow_hyphen_values = true)]
+    pub echo: Option<EchoPath>,
+    /// Share of the caller's packets that are lost [%]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub loss: f64,
+    /// Switch a technique off, to see its share; may be repeated
+    #[arg(long, value_enum, value_name = "TECHNIQUE")]
+    pub without: Vec<Technique>,
+    /// Compare with the JSON of an earlier run and say what got worse
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
     /// Save each call here as a WAV file
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
@@ -60,11 +75,38 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// What can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Technique {
+    /// Preparing the reply before the turn has ended
+    Speculation,
+    /// Transcribing and reading while the caller speaks
+    Partials,
+    /// Asking the language model whether the caller sounds finished
+    Meaning,
+    /// Taking our own voice out of what comes back
+    EchoCancelling,
+}
+
+impl Technique {
+    /// The line of configuration that switches it off, in its table.
+    fn off(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Speculation => ("turn", "speculation = false"),
+            Self::Partials => ("turn", "partials = false"),
+            Self::Meaning => ("turn", "meaning = false"),
+            Self::EchoCancelling => ("audio", "echo_cancelling = false"),
+        }
+    }
+}
+
 /// Runs `attendant bench` to its end. Starts its own runtime: call it from a plain thread.
 ///
 /// # Errors
 /// When the daemon does not start, no voice can be had, or no call at all succeeds.
 pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let earlier = args.against.as_deref().map(compare::read).transpose()?;
     let report = run::measure(&args)?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -73,5 +115,15 @@ pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     } else {
         report.print(&mut out)?;
     }
-    Ok(ExitCode::SUCCESS)
+    drop(out);
+    let Some(earlier) = earlier else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let changes = compare::changes(&earlier, &serde_json::to_value(&report)?);
+    compare::print(&changes, &mut std::io::stderr().lock())?;
+    Ok(if changes.iter().any(|change| change.worse) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

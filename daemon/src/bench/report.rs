@@ -10,6 +10,7 @@ use attendant_store::Turn;
 use serde::Serialize;
 
 use super::{
+    Technique,
     corpus::Kind,
     process::Cost,
     run::Made,
@@ -17,12 +18,15 @@ use super::{
 };
 use crate::caller::{
     figures::{Samples, Summary, round},
-    line::Ended,
+    line::{EchoPath, Ended},
     measure::{Heard, Pacing},
 };
 
 /// The answer began this much later than the first voice: what was heard first was a filler [ms].
 const FILLER_MS: f64 = 600.0;
+
+/// A reply that goes on later than this after a cough is another one [ms].
+const PAUSED_MS: f64 = 3_000.0;
 
 /// Other programs on more cores than this: the figures are not the daemon's own.
 const BUSY_MACHINE: f64 = 0.2;
@@ -52,6 +56,12 @@ pub struct Setup {
     pub concurrent_calls: u32,
     /// Room noise [dBov].
     pub noise_dbov: Option<f64>,
+    /// What the caller's telephone sent back of what it played.
+    pub echo: Option<EchoPath>,
+    /// Share of the caller's packets that were lost [%].
+    pub loss_percent: f64,
+    /// Techniques switched off.
+    pub without: Vec<Technique>,
     /// Recorded prompts only.
     pub human_prompts_only: bool,
     /// List every turn.
@@ -105,6 +115,14 @@ pub struct Report {
     pub barge_in_stop_ms: Option<Summary>,
     /// Interruptions during which the reply went on to the caller's last word.
     pub barge_ins_missed: usize,
+    /// Replies that ended although nobody interrupted them: a cough, "mm-hm" or their own echo did.
+    pub false_stops: usize,
+    /// … per reply into which somebody coughed or said "mm-hm", or, with an echo, per reply.
+    pub false_stop_rate: f64,
+    /// Replies that were put to that test.
+    pub false_stop_trials: usize,
+    /// End of a cough or "mm-hm" to the reply's going on, where it had paused [ms].
+    pub resume_ms: Option<Summary>,
     /// Word error rate of what was understood.
     pub wer: Option<f64>,
     /// Words compared.
@@ -180,13 +198,23 @@ struct TurnFigures {
     heard: Heard,
     filler: bool,
     errors: Option<WordErrors>,
+    /// Its reply ended early, and the next utterance was no interruption.
+    falsely_stopped: bool,
+    /// Somebody coughed or said "mm-hm" into its reply.
+    tried: bool,
+    /// For a cough or "mm-hm": how long the reply paused after it [ms].
+    resume_ms: Option<f64>,
 }
 
 impl Report {
     /// The figures of what was gathered.
     #[must_use]
     pub fn new(setup: Setup, machine: Machine, measured: &Measured) -> Self {
-        let figures: Vec<TurnFigures> = measured.made.iter().flat_map(turns).collect();
+        let all: Vec<TurnFigures> = measured.made.iter().flat_map(turns).collect();
+        let (figures, mutters): (Vec<_>, Vec<_>) = all.into_iter().partition(|turn| turn.kind.is_turn());
+        let tried = |turn: &&TurnFigures| turn.tried || setup.echo.is_some();
+        let false_stop_trials = figures.iter().filter(tried).count();
+        let false_stops = figures.iter().filter(tried).filter(|t| t.falsely_stopped).count();
         let mut pacing = Pacing::default();
         for one in &measured.made {
             pacing.merge(&one.call.pacing);
@@ -230,6 +258,10 @@ impl Report {
                 .collect::<Samples>()
                 .summary(),
             barge_ins_missed: figures.iter().filter(|turn| turn.heard.not_stopped).count(),
+            false_stops,
+            false_stop_rate: round(false_stops as f64 / false_stop_trials.max(1) as f64),
+            false_stop_trials,
+            resume_ms: mutters.iter().filter_map(|turn| turn.resume_ms).collect::<Samples>().summary(),
             wer: words.rate().map(round),
             wer_words: words.words,
             wer_by_kind: by_kind(&figures, |turns| {
@@ -332,6 +364,16 @@ impl Report {
         row(out, "first sound of any kind", &self.first_sound_ms, "ms")?;
         row(out, "greeting after answer", &self.greeting_ms, "ms")?;
         row(out, "reply stops when interrupted", &self.barge_in_stop_ms, "ms")?;
+        if self.false_stop_trials > 0 {
+            row(out, "reply goes on after a cough", &self.resume_ms, "ms")?;
+            writeln!(
+                out,
+                "  false stops {} of {} replies with a cough, \"mm-hm\" or echo ({})",
+                self.false_stops,
+                self.false_stop_trials,
+                percent(self.false_stop_rate)
+            )?;
+        }
         writeln!(
             out,
             "  cut off {} ({} turns), unanswered {}, fillers {}, interruptions ignored {}, longest silence {:.0} ms",
@@ -425,7 +467,12 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
             .map(|turn| turn.caller_text.as_str())
             .collect::<Vec<_>>()
             .join(" ");
-        let errors = record.map(|_| compare(&turn.label, &text));
+        let errors = record
+            .filter(|_| kind.is_turn())
+            .map(|_| compare(&turn.label, &text));
+        let next = made.call.turns.get(index + 1);
+        let next_kind = next.and_then(|next| made.items.get(next.utterance)).map(|item| item.kind);
+        let interrupted = ours.iter().any(|turn| turn.interrupted);
         let own = ours
             .last()
             .and_then(|turn| turn.latencies.response_ms)
@@ -452,6 +499,9 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
             heard: turn.heard,
             filler,
             errors,
+            falsely_stopped: interrupted && next_kind != Some(Kind::BargeIn),
+            tried: next_kind.is_some_and(|next| !next.is_turn()),
+            resume_ms: heard.filter(|ms| !kind.is_turn() && turn.heard.stop_ms.is_some() && *ms < PAUSED_MS),
         });
     }
     out

@@ -93,6 +93,15 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let mut text = local_config(&profile.to_string(), &data_dir.path, "127.0.0.1", 0);
     let at_most = Config::default().max_calls().max(args.calls as usize);
     text.push_str(&format!("[limits]\ncalls = {at_most}\n"));
+    let mut off: Vec<_> = args.without.iter().map(|technique| technique.off()).collect();
+    off.sort_unstable();
+    for lines in off.chunk_by(|a, b| a.0 == b.0) {
+        let table = lines.first().map_or("turn", |(table, _)| table);
+        text.push_str(&format!("[{table}]\n"));
+        for (_, line) in lines {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
     eprintln!("bench: starting a daemon of its own; its models take a few seconds to load");
     let daemon = Daemon::start(&config)?;
@@ -129,6 +138,9 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         seed: args.seed,
         concurrent_calls: args.calls,
         noise_dbov: noise(args),
+        echo: args.echo,
+        loss_percent: args.loss,
+        without: args.without.clone(),
         human_prompts_only: args.wer_prompts.is_some(),
         list: args.list,
     };
@@ -250,6 +262,8 @@ async fn place_one(
         manners: Manners::default(),
         longest: LONGEST_PER_TURN * (script.utterances.len() as u32 + 1),
         noise_dbov: noise(args),
+        echo: args.echo,
+        loss_percent: args.loss,
         seed: args.seed.wrapping_mul(1000).wrapping_add(script.number as u64),
     };
     let report = place(sip, plan).await?;

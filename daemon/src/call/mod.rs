@@ -14,6 +14,7 @@
 //! their own, which report by a bounded channel and are cancelled by being dropped.
 
 mod ears;
+mod echo;
 mod mouth;
 mod recorder;
 pub mod reply;
@@ -34,12 +35,13 @@ use attendant_rt::Leg;
 use attendant_sip::{DialogEvent, Established};
 use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Source, Store, TurnLatencies};
 use attendant_turn::{
-    Action, AttemptId, Completeness, EndCause, FrameVoice, Hearing, Phrase, ReplyProgress, TurnMachine,
+    Action, AttemptId, Completeness, EndCause, Hearing, Phrase, ReplyProgress, TurnMachine,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{config::Config, phrases::PhraseBook};
 use ears::Ears;
+use echo::EchoCanceller;
 use mouth::{Clip, Mouth};
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};
@@ -56,6 +58,8 @@ const MEDIA_TIMEOUT_MS: u64 = 30_000;
 const HISTORY_CHARS: usize = 2_800;
 /// A finished answer of at most so many words is a short one: "yes, please".
 const SHORT_WORDS: usize = 3;
+/// With less of a reply left than this, "yes" is no backchannel but an answer [ms].
+const BACKCHANNEL_LEFT_MS: u32 = 800;
 /// Speech before the first partial transcript, and between two [frames]: 600 ms.
 const PARTIAL_FRAMES: u64 = 30;
 /// Longest a partial transcript may take.
@@ -151,6 +155,7 @@ pub struct Call {
     house: House,
     machine: TurnMachine,
     leg: Leg,
+    canceller: EchoCanceller,
     ears: Ears,
     mouth: Mouth,
     attempts: HashMap<AttemptId, Attempt>,
@@ -179,6 +184,7 @@ impl Call {
             id,
             machine: TurnMachine::new(house.config.turn.clone(), Instant::now()),
             leg,
+            canceller: EchoCanceller::new(house.config.audio.echo_cancelling),
             ears: Ears::default(),
             mouth: Mouth::default(),
             attempts: HashMap::new(),
@@ -237,11 +243,8 @@ impl Call {
     fn on_tick(&mut self) {
         let now = Instant::now();
         while let Ok(rx) = self.leg.rx.pop() {
-            self.ears.push(&rx.frame);
-            let voice = FrameVoice {
-                speech_prob: rx.speech_prob,
-                level_dbov: rx.level_dbov,
-            };
+            let (frame, voice) = self.canceller.hear(&rx);
+            self.ears.push(&frame);
             self.machine.handle_frame(voice, now);
             if let Some(digit) = rx.digit {
                 self.recorder.event(EventKind::Dtmf, None);
@@ -385,6 +388,8 @@ impl Call {
                     self.attempts.remove(&id);
                 }
                 Action::Say(phrase) => self.say(phrase),
+                Action::Pause => self.pause(),
+                Action::Resume => self.mouth.resume(),
                 Action::Duck => self.leg.control.set_gain(DUCKED),
                 Action::Unduck => self.leg.control.set_gain(1000),
                 Action::Stop { id } => self.stop(id),
@@ -410,6 +415,11 @@ impl Call {
         }
         let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
         let last_reply = self.history.last_reply().map(str::to_owned);
+        // At the end of a reply, or after a question, "yes" is an answer.
+        let into_reply = self
+            .mouth
+            .paused()
+            .is_some_and(|(text, left_ms)| left_ms >= BACKCHANNEL_LEFT_MS && !text.trim_end().ends_with('?'));
         let ask_model = self.house.config.turn.meaning && self.house.config.turn.speculation;
         let request = TranscribeRequest {
             call: self.id,
@@ -426,9 +436,19 @@ impl Call {
             let stt_ms = started.elapsed().as_millis() as u32;
             let (text, hearing, verdict) = match result {
                 Ok(transcript) => {
+                    tracing::debug!(
+                        audio_ms,
+                        voiced_ms = voiced_frames * 20,
+                        logprob = transcript.avg_logprob,
+                        no_speech = transcript.no_speech_prob,
+                        "heard"
+                    );
                     let (text, hearing, verdict) =
                         judge(&transcript, audio_ms, voiced_frames * 20, last_reply.as_deref());
                     match verdict.filter(|_| ask_model) {
+                        _ if into_reply && attendant_dialog::is_backchannel(&text) => {
+                            (text, Hearing::Backchannel, None)
+                        }
                         // Until the language model has been heard.
                         Some(attendant_dialog::Completeness::Finished) => {
                             (text, Hearing::Speech(Completeness::Unknown), verdict)
@@ -461,7 +481,9 @@ impl Call {
             return;
         };
         let fresh = to.saturating_sub(from.max(self.partial_to)) >= PARTIAL_FRAMES;
-        if !self.house.config.turn.partials || !fresh || !self.house.engines.idle() {
+        // While a reply is paused, the model may still be writing it.
+        let wanted = self.house.config.turn.partials && fresh && self.mouth.paused().is_none();
+        if !wanted || !self.house.engines.idle() {
             return;
         }
         self.partial_to = to;
@@ -486,7 +508,8 @@ impl Call {
     /// Lets the language model read what was said so far, but for the last word, which may have been cut.
     fn read_partial(&mut self, text: &str) {
         let heard = text.trim().rsplit_once(char::is_whitespace);
-        let Some((sure, _)) = heard.filter(|_| self.machine.caller_speaks().is_some()) else {
+        let still = self.machine.caller_speaks().is_some() && self.mouth.paused().is_none();
+        let Some((sure, _)) = heard.filter(|_| still) else {
             return;
         };
         self.prefill(self.history.messages_with(sure));
@@ -548,6 +571,12 @@ impl Call {
         });
     }
 
+    fn pause(&mut self) {
+        let played = self.leg.control.played();
+        let epoch = self.mouth.pause(played);
+        self.leg.control.flush(epoch);
+    }
+
     fn stop(&mut self, id: Option<AttemptId>) {
         let played = self.leg.control.played();
         let heard = id.map(|id| self.mouth.heard(id, played));
@@ -606,10 +635,10 @@ impl Call {
 
     fn prefill(&mut self, messages: Vec<attendant_dialog::Message>) {
         let messages: Vec<ChatMessage> = messages.into_iter().map(chat_message).collect();
-        let (engines, call) = (self.house.engines.clone(), self.id);
+        let reading = self.house.engines.prefill(self.id, messages);
         self.reading = Some(Aborting(tokio::spawn(async move {
             // What fails here is done, or told, with the next reply.
-            drop(engines.prefill(call, messages).await);
+            drop(reading.await);
         })));
     }
 

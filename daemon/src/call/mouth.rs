@@ -12,6 +12,9 @@ use attendant_turn::AttemptId;
 /// Frames queued ahead in the ring (600 ms).
 const LEAD_FRAMES: u64 = 30;
 
+/// Going on after a pause, so much is repeated [frames]: the word that was cut, and what was ducked (200 ms).
+const REPEAT_FRAMES: u32 = 10;
+
 /// One piece of speech.
 #[derive(Debug, Clone)]
 pub struct Clip {
@@ -33,17 +36,32 @@ impl Clip {
 #[derive(Debug)]
 struct Fed {
     mark: u32,
-    attempt: Option<AttemptId>,
-    text: String,
-    frames: u32,
+    clip: Clip,
+    /// Its first frame to be played: not 0 where it goes on after a pause.
+    from: u32,
+}
+
+impl Fed {
+    /// Frames to be played.
+    fn frames(&self) -> u32 {
+        self.clip.frames().saturating_sub(self.from)
+    }
+
+    fn is_played(&self, played: Played) -> bool {
+        self.mark < played.mark || (self.mark == played.mark && played.frames_in_mark >= self.frames())
+    }
 }
 
 /// What the attendant says, and what was heard of it.
 #[derive(Debug, Default)]
 pub struct Mouth {
     waiting: VecDeque<Clip>,
-    /// Frames of the first waiting clip already fed.
+    /// Frames of the first waiting clip already fed, or to be left out.
     offset: u32,
+    /// The first waiting clip has not been fed yet.
+    fresh: bool,
+    /// Nothing is fed since then.
+    paused: Option<Played>,
     fed: Vec<Fed>,
     next_mark: u32,
     epoch: u32,
@@ -56,23 +74,28 @@ impl Mouth {
     /// Queues a clip after those that wait.
     pub fn say(&mut self, clip: Clip) {
         if !clip.pcm.is_empty() {
+            if self.waiting.is_empty() {
+                (self.offset, self.fresh) = (0, true);
+            }
             self.waiting.push_back(clip);
         }
     }
 
     /// Feeds the ring up to its lead; call often.
     pub fn pump(&mut self, ring: &mut rtrb::Producer<TxFrame>, played: Played) {
+        if self.paused.is_some() {
+            return;
+        }
         while let Some(clip) = self.waiting.front() {
             if self.pushed >= played.frames.saturating_sub(self.played_base) + LEAD_FRAMES {
                 return;
             }
-            if self.offset == 0 {
+            if std::mem::take(&mut self.fresh) {
                 self.next_mark = self.next_mark.wrapping_add(1).max(1);
                 self.fed.push(Fed {
                     mark: self.next_mark,
-                    attempt: clip.attempt,
-                    text: clip.text.clone(),
-                    frames: clip.frames(),
+                    clip: clip.clone(),
+                    from: self.offset,
                 });
             }
             let from = self.offset as usize * FRAME_SAMPLES;
@@ -96,7 +119,7 @@ impl Mouth {
             self.offset += 1;
             if last {
                 self.waiting.pop_front();
-                self.offset = 0;
+                (self.offset, self.fresh) = (0, true);
             }
         }
     }
@@ -104,18 +127,15 @@ impl Mouth {
     /// Whether anything is queued or not yet fully played.
     #[must_use]
     pub fn playing(&self, played: Played) -> bool {
-        !self.waiting.is_empty()
-            || self
-                .fed
-                .last()
-                .is_some_and(|f| f.mark != played.mark || played.frames_in_mark < f.frames)
+        self.paused.is_none()
+            && (!self.waiting.is_empty() || self.fed.last().is_some_and(|f| !f.is_played(played)))
     }
 
     /// Whether a frame of this reply has been played.
     #[must_use]
     pub fn has_begun(&self, id: AttemptId, played: Played) -> bool {
         self.fed.iter().any(|f| {
-            f.attempt == Some(id)
+            f.clip.attempt == Some(id)
                 && (f.mark < played.mark || (f.mark == played.mark && played.frames_in_mark > 0))
         })
     }
@@ -123,8 +143,47 @@ impl Mouth {
     /// Forgets everything queued; returns the epoch from which the ring plays again.
     pub fn stop(&mut self, played: Played) -> u32 {
         self.waiting.clear();
-        self.offset = 0;
+        (self.offset, self.fresh) = (0, true);
         self.fed.clear();
+        self.paused = None;
+        self.next_epoch(played)
+    }
+
+    /// Keeps back everything that has not been played; returns the epoch from which the ring plays again.
+    pub fn pause(&mut self, played: Played) -> u32 {
+        let cut = self.fed.iter().position(|f| !f.is_played(played)).unwrap_or(self.fed.len());
+        let unplayed = self.fed.split_off(cut);
+        // The clip being fed stands first in the queue as well.
+        if !self.waiting.is_empty() && !self.fresh {
+            self.waiting.pop_front();
+        }
+        (self.offset, self.fresh) = (0, true);
+        if let Some(first) = unplayed.first() {
+            let reached = if first.mark == played.mark { played.frames_in_mark } else { 0 };
+            self.offset = (first.from + reached).saturating_sub(REPEAT_FRAMES);
+        }
+        for fed in unplayed.into_iter().rev() {
+            self.waiting.push_front(fed.clip);
+        }
+        self.paused = Some(played);
+        self.next_epoch(played)
+    }
+
+    /// Goes on a moment before the pause.
+    pub fn resume(&mut self) {
+        self.paused = None;
+    }
+
+    /// While paused: the attendant's words under way, and what is left of everything kept back [ms].
+    #[must_use]
+    pub fn paused(&self) -> Option<(&str, u32)> {
+        self.paused?;
+        let text = self.waiting.front().map_or("", |clip| clip.text.as_str());
+        let frames: u32 = self.waiting.iter().map(Clip::frames).sum();
+        Some((text, frames.saturating_sub(self.offset + REPEAT_FRAMES) * 20))
+    }
+
+    fn next_epoch(&mut self, played: Played) -> u32 {
         self.pushed = 0;
         self.played_base = played.frames;
         self.epoch = self.epoch.wrapping_add(1);
@@ -135,17 +194,19 @@ impl Mouth {
     #[must_use]
     pub fn heard(&self, id: AttemptId, played: Played) -> String {
         let mut heard: Vec<String> = Vec::new();
-        for fed in self.fed.iter().filter(|f| f.attempt == Some(id)) {
-            if fed.mark < played.mark || (fed.mark == played.mark && played.frames_in_mark >= fed.frames) {
-                heard.push(fed.text.clone());
+        let of_it = |clip: &Clip| clip.attempt == Some(id);
+        for fed in self.fed.iter().filter(|f| of_it(&f.clip)) {
+            if fed.is_played(played) {
+                heard.push(fed.clip.text.clone());
             } else if fed.mark == played.mark {
-                let words: Vec<&str> = fed.text.split_whitespace().collect();
-                let share = words.len() * played.frames_in_mark as usize / fed.frames.max(1) as usize;
-                let part = words.get(..share).unwrap_or(&words).join(" ");
-                if !part.is_empty() {
-                    heard.push(format!("{part}…"));
-                }
+                heard.extend(part_of(&fed.clip, fed.from + played.frames_in_mark));
             }
+        }
+        // Paused in the middle of a clip.
+        if let Some(clip) = self.waiting.front().filter(|clip| self.paused.is_some() && of_it(clip))
+            && self.offset > 0
+        {
+            heard.extend(part_of(clip, self.offset + REPEAT_FRAMES));
         }
         heard.join(" ")
     }
@@ -154,8 +215,16 @@ impl Mouth {
     pub fn forget(&mut self, id: AttemptId) {
         let keep_last = self.fed.last().map(|f| f.mark);
         self.fed
-            .retain(|f| f.attempt != Some(id) || Some(f.mark) == keep_last);
+            .retain(|f| f.clip.attempt != Some(id) || Some(f.mark) == keep_last);
     }
+}
+
+/// The words of a clip of which this many frames were played; none when it was less than one.
+fn part_of(clip: &Clip, frames: u32) -> Option<String> {
+    let words: Vec<&str> = clip.text.split_whitespace().collect();
+    let share = words.len() * frames as usize / clip.frames().max(1) as usize;
+    let part = words.get(..share).unwrap_or(&words).join(" ");
+    (!part.is_empty()).then(|| format!("{part}…"))
 }
 
 #[cfg(test)]
@@ -198,6 +267,38 @@ mod tests {
         let last = std::iter::from_fn(|| rx.pop().ok()).filter(|f| f.last).count();
         assert_eq!(last, 2, "each clip ends with a marked frame");
         assert!(!mouth.playing(played(50, 2, 10)));
+    }
+
+    #[test]
+    fn a_pause_goes_on_a_moment_before() {
+        let (mut tx, mut rx) = rtrb::RingBuffer::new(256);
+        let mut mouth = Mouth::default();
+        mouth.say(clip(1, "one two three four", 40));
+        mouth.say(clip(1, "five six", 10));
+        mouth.pump(&mut tx, played(0, 0, 0));
+        let before = played(25, 1, 25);
+        mouth.pump(&mut tx, before);
+        assert_eq!(mouth.pause(before), 1);
+        while rx.pop().is_ok() {}
+        assert!(!mouth.playing(before));
+        assert_eq!(mouth.paused(), Some(("one two three four", 500)));
+        assert_eq!(mouth.heard(AttemptId(1), before), "one two…");
+        mouth.pump(&mut tx, before);
+        assert_eq!(rx.slots(), 0, "paused");
+        mouth.say(clip(1, "seven", 5));
+        mouth.resume();
+        mouth.pump(&mut tx, before);
+        assert_eq!(rx.slots() as u64, LEAD_FRAMES);
+        assert!(mouth.playing(before));
+        // 25 frames of the first clip from frame 15 on, 10 of the second, 5 of the third.
+        mouth.pump(&mut tx, played(50, 3, 24));
+        assert_eq!(rx.slots(), 40);
+        assert_eq!(mouth.heard(AttemptId(1), played(40, 3, 15)), "one two three…");
+        assert_eq!(
+            mouth.heard(AttemptId(1), played(65, 5, 5)),
+            "one two three four five six seven"
+        );
+        assert!(!mouth.playing(played(65, 5, 5)));
     }
 
     #[test]

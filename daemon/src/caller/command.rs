@@ -162,6 +162,8 @@ fn try_run(args: CallArgs) -> Result<ExitCode, CommandError> {
         manners: Manners::default(),
         longest: Duration::from_secs(args.longest),
         noise_dbov: None,
+        echo: None,
+        loss_percent: 0.0,
         seed: 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

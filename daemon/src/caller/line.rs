@@ -97,6 +97,70 @@ pub enum Signal {
     Cleared,
 }
 
+/// What the caller's telephone sends back of what it plays.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct EchoPath {
+    /// Level of the echo against what is played [dB]; negative.
+    pub gain_db: f64,
+    /// Delay [ms].
+    pub delay_ms: u32,
+}
+
+impl std::str::FromStr for EchoPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text
+            .split_once(':')
+            .and_then(|(gain, delay)| Some((gain.trim().parse().ok()?, delay.trim().parse().ok()?)));
+        match parsed {
+            Some((gain_db, delay_ms)) if (-60.0..=0.0).contains(&gain_db) && delay_ms <= 500 => {
+                Ok(Self { gain_db, delay_ms })
+            }
+            Some(_) | None => Err(format!(
+                "{text:?} is no echo path: write level and delay, -60 to 0 dB and up to 500 ms, as in -12:120"
+            )),
+        }
+    }
+}
+
+/// What the telephone plays, until it comes back.
+#[derive(Debug)]
+struct Echo {
+    gain: f64,
+    delay: usize,
+    played: std::collections::VecDeque<i16>,
+}
+
+impl Echo {
+    fn new(path: EchoPath) -> Self {
+        Self {
+            gain: 10f64.powf(path.gain_db / 20.0),
+            delay: (path.delay_ms * WIRE_RATE_HZ / 1000) as usize,
+            played: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// One ptime was played; nothing received is silence.
+    fn play(&mut self, received: &[i16]) {
+        if received.is_empty() {
+            self.played.extend([0; PACKET_SAMPLES]);
+        } else {
+            self.played.extend(received);
+        }
+    }
+
+    fn add_to(&mut self, samples: &mut [i16]) {
+        for sample in samples {
+            if self.played.len() > self.delay
+                && let Some(back) = self.played.pop_front()
+            {
+                *sample = sample.saturating_add((f64::from(back) * self.gain) as i16);
+            }
+        }
+    }
+}
+
 /// How a call is conducted.
 #[derive(Debug)]
 pub struct Orders {
@@ -108,7 +172,11 @@ pub struct Orders {
     pub longest: Duration,
     /// Background noise of the caller's room [dBov]; `None` sends digital silence between utterances.
     pub noise_dbov: Option<f64>,
-    /// For noise, sequence number and timestamp.
+    /// What comes back of what the caller hears.
+    pub echo: Option<EchoPath>,
+    /// Share of our packets that get lost [%].
+    pub loss_percent: f64,
+    /// For noise, losses, sequence number and timestamp.
     pub seed: u64,
 }
 
@@ -161,6 +229,8 @@ pub fn converse(
     stamp::enable(socket)?;
     let realtime = stamp::ask_realtime();
     let mut sender = Sender::new(remote, codec, orders.noise_dbov, orders.seed);
+    sender.echo = orders.echo.map(Echo::new);
+    sender.loss = orders.loss_percent / 100.0;
     let now = stamp::realtime();
     let mut trace = Trace {
         from: now,
@@ -193,7 +263,12 @@ pub fn converse(
             }
             Err(TryRecvError::Empty) => {}
         }
+        let before = trace.rx.packets().len();
         let heard = listen(socket, &mut trace)?;
+        if let Some(echo) = &mut sender.echo {
+            let packets = trace.rx.packets().iter().skip(before);
+            echo.play(&packets.flat_map(|p| trace.rx.samples_of(p)).copied().collect::<Vec<_>>());
+        }
         match orders.conductor.on_tick(heard, sender.is_speaking()) {
             Action::Nothing => {}
             Action::HangUp => {
@@ -260,6 +335,9 @@ struct Sender {
     current: Option<Speech>,
     /// Amplitude of the room's noise [samples].
     noise: f64,
+    echo: Option<Echo>,
+    /// Share of packets that get lost.
+    loss: f64,
     random: StdRng,
 }
 
@@ -288,6 +366,8 @@ impl Sender {
             header,
             current: None,
             noise,
+            echo: None,
+            loss: 0.0,
             random,
         }
     }
@@ -319,6 +399,9 @@ impl Sender {
                 *slot = *sample;
             }
         }
+        if let Some(echo) = &mut self.echo {
+            echo.add_to(&mut samples);
+        }
         if self.noise >= 1.0 {
             for sample in &mut samples {
                 *sample = sample.saturating_add(self.random.random_range(-self.noise..self.noise) as i16);
@@ -339,7 +422,8 @@ impl Sender {
             };
         }
         let at = stamp::realtime();
-        match socket.send_to(&datagram, self.remote) {
+        let lost = self.loss > 0.0 && self.random.random_bool(self.loss.clamp(0.0, 1.0));
+        match if lost { Ok(0) } else { socket.send_to(&datagram, self.remote) } {
             Ok(_) => {}
             // The other side's socket is closed; its BYE is on the way.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -483,6 +567,8 @@ mod tests {
             conductor: Conductor::new(vec![Begin::AfterReply; 2], manners),
             longest: Duration::from_secs(10),
             noise_dbov: None,
+            echo: None,
+            loss_percent: 0.0,
             seed: 1,
         };
         let (_keep, signals) = mpsc::channel();
@@ -518,6 +604,8 @@ mod tests {
             conductor: Conductor::new(Vec::new(), Manners::default()),
             longest: Duration::from_secs(10),
             noise_dbov: Some(-60.0),
+            echo: None,
+            loss_percent: 0.0,
             seed: 1,
         };
         let remote = ours.local_addr().unwrap();

@@ -97,6 +97,10 @@ pub struct CallPlan {
     pub longest: Duration,
     /// Noise of the caller's room [dBov].
     pub noise_dbov: Option<f64>,
+    /// What comes back of what the caller hears.
+    pub echo: Option<line::EchoPath>,
+    /// Share of the caller's packets that get lost [%].
+    pub loss_percent: f64,
     /// For noise and RTP's random start values.
     pub seed: u64,
 }
@@ -190,6 +194,8 @@ pub async fn place(sip: &Sip, plan: CallPlan) -> Result<CallReport, CallError> {
         conductor: Conductor::new(steps, plan.manners),
         longest: plan.longest,
         noise_dbov: plan.noise_dbov,
+        echo: plan.echo,
+        loss_percent: plan.loss_percent,
         seed: plan.seed,
     };
     let established = sip.invite(&plan.target, plan.credentials).await?;

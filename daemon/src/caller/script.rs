@@ -52,6 +52,11 @@ pub enum Begin {
         /// From the reply's first voice [ms].
         after_ms: u32,
     },
+    /// Likewise, but left out should the reply be shorter.
+    WhileReplying {
+        /// From the reply's first voice [ms].
+        after_ms: u32,
+    },
 }
 
 /// What to do in this ptime.
@@ -137,7 +142,8 @@ impl Conductor {
             State::Waiting { ticks } => self.state = State::Waiting { ticks: ticks + 1 },
             State::Replying { ticks, quiet } => {
                 let (ticks, quiet) = (ticks + 1, quiet_after(quiet));
-                if let Some(Begin::IntoReply { after_ms }) = self.steps.get(self.next)
+                if let Some(Begin::IntoReply { after_ms } | Begin::WhileReplying { after_ms }) =
+                    self.steps.get(self.next)
                     && ms(ticks) >= *after_ms
                     && ms(quiet) <= STILL_PLAYING_MS
                 {
@@ -154,6 +160,9 @@ impl Conductor {
     }
 
     fn think(&mut self) -> Action {
+        while let Some(Begin::WhileReplying { .. }) = self.steps.get(self.next) {
+            self.next += 1;
+        }
         if self.next >= self.steps.len() {
             self.state = State::Over;
             return Action::HangUp;

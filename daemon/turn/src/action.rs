@@ -24,6 +24,8 @@ pub enum Hearing {
     Speech(Completeness),
     /// The caller takes leave: a goodbye is the answer.
     Farewell,
+    /// Into a reply: "mm-hm", "okay". The reply goes on.
+    Backchannel,
     /// Speech, but not understood.
     Unclear,
     /// No speech at all: noise, breath, a cough.
@@ -123,6 +125,10 @@ pub enum Action {
         /// Attempt.
         id: AttemptId,
     },
+    /// Be silent at once, and remember where: it is not clear yet whether the caller interrupts.
+    Pause,
+    /// The caller did not interrupt: go on from a moment before the pause.
+    Resume,
     /// Forget the attempt; nothing of it has been heard.
     Drop {
         /// Attempt.

@@ -65,7 +65,7 @@ impl Default for TurnConfig {
             speech_off: 0.35,
             min_level_dbov: -55.0,
             onset_ms: 60,
-            pause_ms: 100,
+            pause_ms: 60,
             hangover_short_ms: 300,
             hangover_finished_ms: 450,
             hangover_unknown_ms: 750,

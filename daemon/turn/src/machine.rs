@@ -7,8 +7,10 @@
 //!      │                    └────────────────────────────────────────┤ what was said: Commit
 //!      │   reply played: TurnDone                                    v
 //!      └──────────────────────────── Speaking <───────────────── Committed ── no audio in time: filler,
-//!                                       │ caller's voice: Duck, Stop           then give up, re-prompt
-//!                                       └──────────────> Utterance
+//!                                       │  ^                                   then give up, re-prompt
+//!                 caller's voice: Duck, v  │ "mm-hm", a cough: Resume
+//!                                 Pause Held ────────────────────────> Utterance
+//!                                           words, or a long voice: Stop
 //! ```
 //!
 //! The owner calls `handle_*`, then drains [`TurnMachine::poll_action`]. An attempt is one try at understanding and
@@ -31,6 +33,14 @@ const PREROLL_FRAMES: u64 = 10;
 const KEY_TIMEOUT_MS: u32 = 1_800;
 /// Most digits taken in one string.
 const MAX_KEYS: usize = 32;
+/// Voice this long into a reply is an interruption, whatever it says [ms].
+const SURELY_INTERRUPTS_MS: u32 = 1_000;
+/// Voice shorter than this that nobody understands is a cough or a word to somebody else [ms].
+const MUTTER_MS: u32 = 700;
+/// Voice this long without a word was meant to be heard: it is asked about [ms].
+const NOTICED_MS: u32 = 600;
+/// … this many times in a row; then it is a noise on the line.
+const MOST_NOISES: u32 = 2;
 /// Longest wait for the goodbye to be played before the call is cleared anyway [ms].
 const GOODBYE_BOUND_MS: u32 = 15_000;
 
@@ -84,6 +94,10 @@ pub struct TurnMachine {
     /// A stock phrase was asked for and has not been seen playing yet.
     said: bool,
     ducked: bool,
+    /// What was playing is paused until it is clear whether the caller interrupts.
+    held: bool,
+    /// Whose reply that is; none when it is a stock phrase.
+    suspended: Option<Attempt>,
     /// Both silent since.
     idle_since: Option<Instant>,
     asked_still_there: u32,
@@ -91,6 +105,8 @@ pub struct TurnMachine {
     keys_at: Option<Instant>,
     turns: u32,
     failed_turns: u32,
+    /// Voices without a word, in a row.
+    noises: u32,
     ends_at: Instant,
     warnings: Vec<(Instant, u32)>,
     ending: Option<(EndCause, Instant)>,
@@ -124,12 +140,15 @@ impl TurnMachine {
             playing: false,
             said: false,
             ducked: false,
+            held: false,
+            suspended: None,
             idle_since: None,
             asked_still_there: 0,
             keys: String::new(),
             keys_at: None,
             turns: 0,
             failed_turns: 0,
+            noises: 0,
             ends_at,
             warnings,
             ending: None,
@@ -182,9 +201,7 @@ impl TurnMachine {
         if self.ending.is_some() {
             return;
         }
-        if self.playing || self.said {
-            self.stop_speaking();
-        }
+        self.stop_speaking();
         self.drop_attempt();
         self.utterance = None;
         self.idle_since = None;
@@ -223,6 +240,17 @@ impl TurnMachine {
             return;
         }
         attempt.stage = Stage::Heard(hearing);
+        let muttered = matches!(hearing, Hearing::Nothing | Hearing::Backchannel)
+            || (hearing == Hearing::Unclear && attempt.voiced_frames * 20 < MUTTER_MS);
+        if self.held && muttered {
+            return self.resume();
+        }
+        if matches!(hearing, Hearing::Speech(_)) {
+            self.noises = 0;
+        }
+        // The interrupted reply is written down before the next one is thought of.
+        self.abandon_held();
+        let Some(attempt) = self.attempt_mut(id) else { return };
         if matches!(hearing, Hearing::Speech(_)) && (speculation || attempt.committed) {
             attempt.thinking = true;
             let speculative = !attempt.committed;
@@ -244,6 +272,14 @@ impl TurnMachine {
     /// Progress of an attempt's reply.
     pub fn handle_reply(&mut self, id: AttemptId, progress: ReplyProgress, now: Instant) {
         let retries_allowed = self.config.retries;
+        if let Some(held) = self.suspended.as_mut().filter(|held| held.id == id) {
+            match progress {
+                ReplyProgress::Clause => held.clause = true,
+                // What there is of it is played, should it go on.
+                ReplyProgress::Done | ReplyProgress::Failed => held.reply_done = true,
+            }
+            return;
+        }
         let Some(attempt) = self.attempt_mut(id) else {
             return;
         };
@@ -354,6 +390,7 @@ impl TurnMachine {
     }
 
     fn say(&mut self, phrase: Phrase) {
+        self.abandon_held();
         self.said = true;
         self.idle_since = None;
         self.actions.push_back(Action::Say(phrase));
@@ -389,8 +426,18 @@ impl TurnMachine {
         let unanswered = self
             .utterance
             .filter(|_| self.attempt.is_some_and(|a| !a.clause || !a.committed));
-        self.stop_speaking();
-        self.drop_attempt();
+        if unanswered.is_some() || self.said {
+            self.stop_speaking();
+            self.drop_attempt();
+        } else {
+            self.playing = false;
+            self.held = true;
+            self.suspended = self.attempt.take();
+            self.actions.push_back(Action::Pause);
+            if std::mem::take(&mut self.ducked) {
+                self.actions.push_back(Action::Unduck);
+            }
+        }
         let first_frame = self.onset_frame();
         let voiced_frames = self.gate.voiced_ms() / 20;
         // Only a filler was heard so far: what was said before still wants its answer.
@@ -409,17 +456,44 @@ impl TurnMachine {
         });
     }
 
-    /// Stops what is playing; the attempt whose reply it was ends with it.
-    fn stop_speaking(&mut self) {
-        if !self.playing && !self.said {
+    /// Nobody interrupted: what was paused goes on.
+    fn resume(&mut self) {
+        self.drop_attempt();
+        self.utterance = None;
+        self.held = false;
+        self.attempt = self.suspended.take();
+        self.said = true;
+        self.gate.reset();
+        self.actions.push_back(Action::Resume);
+    }
+
+    /// It was an interruption: what was paused ends there.
+    fn abandon_held(&mut self) {
+        if !std::mem::take(&mut self.held) {
             return;
         }
-        let heard = self.attempt.take_if(|a| a.committed && a.clause).map(|a| a.id);
+        let heard = self.suspended.take().filter(|a| a.committed && a.clause).map(|a| a.id);
+        self.count_heard(heard);
+        self.actions.push_back(Action::Stop { id: heard });
+    }
+
+    /// A reply of which something was heard counts as a turn.
+    fn count_heard(&mut self, heard: Option<AttemptId>) {
         if heard.is_some() {
             self.turns += 1;
             self.failed_turns = 0;
             self.asked_still_there = 0;
         }
+    }
+
+    /// Stops what is playing or paused; the attempt whose reply it was ends with it.
+    fn stop_speaking(&mut self) {
+        self.abandon_held();
+        if !self.playing && !self.said {
+            return;
+        }
+        let heard = self.attempt.take_if(|a| a.committed && a.clause).map(|a| a.id);
+        self.count_heard(heard);
         self.playing = false;
         self.said = false;
         self.ducked = false;
@@ -460,6 +534,9 @@ impl TurnMachine {
         let utterance = *utterance;
         if voiced && onset {
             self.drop_attempt();
+        }
+        if utterance.voiced_frames * 20 >= SURELY_INTERRUPTS_MS {
+            self.abandon_held();
         }
         let too_long = now >= utterance.started_at + ms(self.config.max_utterance_ms);
         if self.attempt.is_none() && (self.gate.silent_ms() >= self.config.pause_ms || too_long) {
@@ -523,6 +600,7 @@ impl TurnMachine {
             Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
             Stage::Heard(
                 Hearing::Speech(Completeness::Unknown)
+                | Hearing::Backchannel
                 | Hearing::Unclear
                 | Hearing::Nothing
                 | Hearing::Failed,
@@ -574,11 +652,20 @@ impl TurnMachine {
                 self.utterance = None;
                 self.fail_turn(Phrase::Unclear, now);
             }
-            Stage::Heard(Hearing::Nothing) => {
+            Stage::Heard(Hearing::Nothing | Hearing::Backchannel) => {
+                let noticed = attempt.voiced_frames * 20 >= NOTICED_MS;
                 self.drop_attempt();
                 self.utterance = None;
                 // Noise neither answers nor postpones "are you still there?".
                 self.idle_since = self.idle_since.or(Some(now));
+                if noticed {
+                    self.noises += 1;
+                    if self.noises <= MOST_NOISES {
+                        self.say(Phrase::Unclear);
+                    } else {
+                        self.ask_still_there(now);
+                    }
+                }
             }
         }
     }
@@ -635,6 +722,11 @@ impl TurnMachine {
         if now < since + ms(self.config.still_there_after_ms) {
             return;
         }
+        self.ask_still_there(now);
+    }
+
+    /// Asks a few times, then takes leave.
+    fn ask_still_there(&mut self, now: Instant) {
         if self.asked_still_there >= self.config.still_there_times {
             self.end(Phrase::GoodbyeSilence, EndCause::Silence, now);
         } else {
