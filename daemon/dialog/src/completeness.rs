@@ -375,7 +375,10 @@ fn digits(text: &str, spoken: &[String]) -> Option<Completeness> {
         || before
             .iter()
             .all(|word| matches!(word.as_str(), "it's" | "it" | "is" | "yes" | "okay" | "sure"));
-    if !(whole || announced || run >= 3 || contains(before, &["ends", "in"])) {
+    // Their length is the office's own.
+    let code = before.iter().any(|word| CODES.contains(&word.as_str()));
+    let one_by_one = run >= 2 && dictated.iter().all(|word| digits_in(word) <= 1);
+    if !(whole || announced || code || one_by_one || run >= 3 || contains(before, &["ends", "in"])) {
         return None;
     }
     let count: usize = dictated
@@ -388,8 +391,6 @@ fn digits(text: &str, spoken: &[String]) -> Option<Completeness> {
         .is_some_and(|word| word.starts_with('1') || word == "one" || word.starts_with('0'));
     let zip = contains(before, &["zip", "code"]) || contains(before, &["zip"]);
     let last_four = contains(before, &["ends", "in"]) || contains(before, &["last", "four"]);
-    // Their length is the office's own.
-    let code = before.iter().any(|word| CODES.contains(&word.as_str()));
     Some(match count {
         5 if zip => Finished,
         4 if last_four => Finished,
@@ -500,6 +501,9 @@ mod tests {
             ("My customer number is 471.", Open(Digits)),
             ("My customer number is 471928.", Unknown),
             ("It is invoice number.", Open(Digits)),
+            ("The reference is 88421.", Open(Digits)),
+            ("It was order in seven three.", Open(Digits)),
+            ("I will come at nine thirty.", Unknown),
             ("The card ends in 42.", Open(Digits)),
             ("The card ends in 4277.", Finished),
             ("I was born on the third of May.", Open(Digits)),

@@ -58,6 +58,10 @@ const MEDIA_TIMEOUT_MS: u64 = 30_000;
 const HISTORY_CHARS: usize = 2_800;
 /// A finished answer of at most so many words is a short one: "yes, please".
 const SHORT_WORDS: usize = 3;
+/// Words into a reply that are less certain than this are a cough [mean log-probability of their tokens].
+const MUTTERED_LOGPROB: f32 = -0.7;
+/// Words less certain than this do not tell whether the caller has finished [mean log-probability of their tokens].
+const DOUBTFUL_LOGPROB: f32 = -0.6;
 /// With less of a reply left than this, "yes" is no backchannel but an answer [ms].
 const BACKCHANNEL_LEFT_MS: u32 = 800;
 /// Speech before the first partial transcript, and between two [frames]: 600 ms.
@@ -448,6 +452,16 @@ impl Call {
                     match verdict.filter(|_| ask_model) {
                         _ if into_reply && attendant_dialog::is_backchannel(&text) => {
                             (text, Hearing::Backchannel, None)
+                        }
+                        _ if into_reply
+                            && transcript.avg_logprob < MUTTERED_LOGPROB
+                            && matches!(hearing, Hearing::Speech(_)) =>
+                        {
+                            (String::new(), Hearing::Unclear, None)
+                        }
+                        // Words that were guessed may lack their end.
+                        Some(_) if transcript.avg_logprob < DOUBTFUL_LOGPROB => {
+                            (text, Hearing::Speech(Completeness::Unknown), None)
                         }
                         // Until the language model has been heard.
                         Some(attendant_dialog::Completeness::Finished) => {

@@ -66,7 +66,7 @@ impl Default for TurnConfig {
             min_level_dbov: -55.0,
             onset_ms: 60,
             pause_ms: 60,
-            hangover_short_ms: 300,
+            hangover_short_ms: 400,
             hangover_finished_ms: 450,
             hangover_unknown_ms: 750,
             hangover_open_ms: 1350,

@@ -12,15 +12,15 @@
 use crate::SAMPLE_RATE_HZ;
 
 /// Audio contexts and the longest audio each takes [samples]. A context of 50 covers one second; a good second of room
-/// is left, since speech cut at the edge is what makes the decoder loop. 80 recorded prompts of up to 4.5 s, two threads:
+/// is left, since speech cut at the edge is what makes the decoder loop. A smaller one than 512 for short utterances
+/// gains less than its loops cost (80 recorded prompts of up to 4.5 s, two threads; a loop takes a second or so):
 ///
-/// | Context | tiny.en: word errors, median | base |
+/// | Context | tiny.en: word errors, median, loops | base |
 /// |---|---|---|
-/// | 512 | 5.9 %, 187 ms | 5.1 %, 306 ms |
-/// | 384 | 6.1 %, 159 ms | 4.9 %, 254 ms |
-/// | 256 | 7.8 %, 149 ms, every fifth looped | 5.4 %, 200 ms, every tenth looped |
-const CONTEXTS: [(i32, usize); 5] = [
-    (384, 5 * SAMPLE_RATE_HZ),
+/// | 512 | 5.9 %, 187 ms, 0 | 5.1 %, 306 ms, 1 |
+/// | 384 | 6.1 %, 159 ms, 3 | 4.9 %, 254 ms, 1 |
+/// | 256 | 7.8 %, 149 ms, 15 | 5.4 %, 200 ms, 7 |
+const CONTEXTS: [(i32, usize); 4] = [
     (512, 9 * SAMPLE_RATE_HZ),
     (768, 14 * SAMPLE_RATE_HZ),
     (1024, 19 * SAMPLE_RATE_HZ),
@@ -46,7 +46,6 @@ pub fn first_context(samples: usize) -> i32 {
 #[must_use]
 pub fn next_context(context: i32) -> Option<i32> {
     match context {
-        ..512 => Some(512),
         512 => Some(768),
         WIDEST.. => None,
         _ => Some(WIDEST),
@@ -102,9 +101,7 @@ mod tests {
     #[test]
     fn the_context_holds_the_audio() {
         for (seconds, want) in [
-            (0, 384),
-            (5, 384),
-            (6, 512),
+            (0, 512),
             (9, 512),
             (10, 768),
             (15, 1024),
@@ -114,14 +111,14 @@ mod tests {
         ] {
             assert_eq!(first_context(seconds * SAMPLE_RATE_HZ), want, "{seconds} s");
         }
-        let mut context = 384;
+        let mut context = 512;
         let mut passes = 1;
         while let Some(next) = next_context(context) {
             assert!(next > context);
             context = next;
             passes += 1;
         }
-        assert_eq!((context, passes), (WIDEST, 4));
+        assert_eq!((context, passes), (WIDEST, 3));
         for context in [768, 1024, 1280] {
             assert_eq!(next_context(context), Some(WIDEST));
         }

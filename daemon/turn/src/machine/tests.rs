@@ -323,7 +323,7 @@ fn a_finished_sentence_is_answered_after_its_hangover() {
 #[test]
 fn silence_awaited_depends_on_what_was_said() {
     for (completeness, want_ms) in [
-        (Completeness::Short, 300),
+        (Completeness::Short, 400),
         (Completeness::Finished, 450),
         (Completeness::Unknown, 750),
         (Completeness::Open, 1_350),
