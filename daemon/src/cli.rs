@@ -8,7 +8,9 @@ use crate::{
     bench::{self, BenchArgs},
     caller::command::{self as call_command, CallArgs},
     config::{self, Config},
-    demo, doctor, logging, serve,
+    demo, doctor, logging,
+    replay::{self, ReplayArgs},
+    serve,
 };
 
 /// Offline telephone attendant: answers calls over SIP, hears, thinks and speaks on this machine alone.
@@ -39,6 +41,8 @@ enum Command {
     Call(CallArgs),
     /// Measure what callers hear: response time, cut-offs, word errors, packet spacing.
     Bench(BenchArgs),
+    /// Run the turn-taking of a recorded call again, and say where it would go another way.
+    Replay(ReplayArgs),
     /// Check models, engines, line, disk and sound with a call to itself; says what to do.
     Doctor(DoctorArgs),
     /// Start, call itself once with a spoken question, and stay up to be dialled.
@@ -108,6 +112,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Call(args) => return call_command::run(args),
         Command::Bench(args) => return bench::run(args),
+        Command::Replay(args) => return replay::run(&args),
         Command::Doctor(args) => {
             let config = Config::load(args.config.config.as_deref())?;
             let report = runtime()?.block_on(doctor::examine(&config, !args.no_call));

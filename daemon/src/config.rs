@@ -73,6 +73,8 @@ pub struct Config {
     pub limits: Limits,
     /// Local pages.
     pub admin: Admin,
+    /// For looking closely.
+    pub debug: Debug,
 }
 
 /// `[audio]`.
@@ -85,7 +87,9 @@ pub struct Audio {
 
 impl Default for Audio {
     fn default() -> Self {
-        Self { echo_cancelling: true }
+        Self {
+            echo_cancelling: true,
+        }
     }
 }
 
@@ -176,6 +180,14 @@ pub struct Limits {
     pub calls: Option<usize>,
     /// Memory of one engine [MiB].
     pub engine_memory_mb: Option<u64>,
+}
+
+/// `[debug]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Debug {
+    /// Each call's turn-taking is written here, without words or digits; `attendant replay` runs it again.
+    pub traces: Option<PathBuf>,
 }
 
 /// `[admin]`.

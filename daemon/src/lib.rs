@@ -18,4 +18,5 @@ pub mod doctor;
 pub mod logging;
 pub mod notify;
 pub mod phrases;
+pub mod replay;
 pub mod serve;

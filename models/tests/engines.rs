@@ -240,6 +240,7 @@ async fn collect(engines: &Engines, request: GenerateRequest) -> Result<String, 
     while let Some(event) = generation.next().await {
         match event? {
             LlmEvent::Token(piece) => text.push_str(&piece),
+            LlmEvent::Ending(_) => {}
             LlmEvent::Done(_) => assert!(generation.next().await.is_none(), "nothing after Done"),
         }
     }

@@ -220,6 +220,26 @@ impl House {
         Ok(())
     }
 
+    /// Sends one request to the SIP port; the final answer's first line and how long it took.
+    ///
+    /// # Errors
+    /// When none comes within two seconds.
+    pub fn final_answer(&self, from: &str, datagram: &[u8]) -> anyhow::Result<(String, Duration)> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let sent = Instant::now();
+        socket.send_to(datagram, self.address())?;
+        loop {
+            let mut answer = [0; 4096];
+            let (length, _) = socket.recv_from(&mut answer).context("no final answer")?;
+            let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
+            let first = text.lines().next().unwrap_or_default();
+            if !first.starts_with("SIP/2.0 1") {
+                return Ok((first.to_owned(), sent.elapsed()));
+            }
+        }
+    }
+
     /// Sends one datagram to the SIP port and returns the answer's first line, if one comes within a second.
     ///
     /// # Errors

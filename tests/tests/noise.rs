@@ -15,7 +15,10 @@ struct Random(u64);
 impl Random {
     /// -1…1.
     fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as f64 / f64::from(1u32 << 30) - 1.0
     }
 }
@@ -26,7 +29,10 @@ fn hum(seconds: usize) -> Vec<i16> {
     (0..seconds * RATE)
         .map(|n| {
             let t = n as f64 / RATE as f64 * std::f64::consts::TAU;
-            let tones = (50.0 * t).sin() + 0.6 * (100.0 * t).sin() + 0.4 * (150.0 * t).sin() + 0.3 * (300.0 * t).sin();
+            let tones = (50.0 * t).sin()
+                + 0.6 * (100.0 * t).sin()
+                + 0.4 * (150.0 * t).sin()
+                + 0.3 * (300.0 * t).sin();
             (tones * 1_600.0 + random.next() * 120.0) as i16
         })
         .collect()
@@ -53,8 +59,9 @@ fn street(seconds: usize) -> Vec<i16> {
 }
 
 fn music(seconds: usize) -> Vec<i16> {
-    let music = wav::read(Path::new(MUSIC))
-        .unwrap_or_else(|e| panic!("{e}\nthis test needs music on hold: apt-get install asterisk-moh-opsound-wav"));
+    let music = wav::read(Path::new(MUSIC)).unwrap_or_else(|e| {
+        panic!("{e}\nthis test needs music on hold: apt-get install asterisk-moh-opsound-wav")
+    });
     let mut samples = resample::convert(&music.samples, music.rate, SAMPLE_RATE_HZ);
     samples.truncate(seconds * RATE);
     assert_eq!(samples.len(), seconds * RATE, "the piece is long enough");
@@ -94,9 +101,16 @@ fn a_line_without_words_brings_no_words_into_the_dialog() {
     let sessions = house.ended_sessions(lines.len()).unwrap();
     for session in sessions {
         assert_eq!(session.session.state.as_str(), "completed", "{session:?}");
-        let words: Vec<&str> = session.turns.iter().map(|turn| turn.caller_text.as_str()).collect();
+        let words: Vec<&str> = session
+            .turns
+            .iter()
+            .map(|turn| turn.caller_text.as_str())
+            .collect();
         assert!(words.is_empty(), "invented: {words:?}");
         let asked = |kind: &str| session.events.iter().any(|event| event.kind.as_str() == kind);
-        assert!(asked("still_there") || asked("unclear"), "somebody asked: {session:?}");
+        assert!(
+            asked("still_there") || asked("unclear"),
+            "somebody asked: {session:?}"
+        );
     }
 }

@@ -140,3 +140,37 @@ fn strangers_and_nonsense_are_refused_and_a_call_still_works() {
     let report = house.call(&["--say", "What are your opening hours?"]).unwrap();
     assert!(report["turns"][0]["response_ms"].is_number(), "{report}");
 }
+
+#[test]
+fn one_call_too_many_is_refused_before_it_is_answered() {
+    let house = House::start("[limits]\ncalls = 1\n").unwrap();
+    let invite = |number: usize| {
+        format!(
+            "INVITE sip:attendant@{to} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKbusy{number};rport\r\n\
+             From: <sip:second@127.0.0.1>;tag=b{number}\r\nTo: <sip:attendant@{to}>\r\nCall-ID: busy-{number}@test\r\n\
+             CSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContact: <sip:second@127.0.0.1>\r\nContent-Length: 0\r\n\r\n",
+            to = house.address()
+        )
+    };
+    let report = house
+        .call_while(
+            &["--no-transcribe", "--say", "What are your opening hours?"],
+            || {
+                house.wait_for("the call", |record| record.session.started_at_ms.is_some())?;
+                let mut waits = Vec::new();
+                for number in 0..5 {
+                    let (answer, took) = house.final_answer("127.0.0.1", invite(number).as_bytes())?;
+                    assert_eq!(answer, "SIP/2.0 486 Busy Here");
+                    waits.push(took);
+                }
+                waits.sort();
+                println!("refused within {waits:?}");
+                Ok(())
+            },
+        )
+        .unwrap();
+    assert!(
+        report["turns"][0]["response_ms"].as_f64().is_some(),
+        "the first call goes on: {report}"
+    );
+}

@@ -10,8 +10,8 @@
 //! Pure functions and small values: no clock, no file, no model. No business fact is in here; they come from
 //! [`Persona`].
 
-pub mod clauses;
 pub mod backchannel;
+pub mod clauses;
 pub mod completeness;
 pub mod guard;
 pub mod heard;
@@ -22,8 +22,8 @@ pub mod prompt;
 pub mod spoken;
 mod words;
 
+pub use backchannel::{is_backchannel, is_mutter};
 pub use clauses::ClauseSplitter;
-pub use backchannel::is_backchannel;
 pub use completeness::{Completeness, OpenReason, completeness, second_opinion, wants_second_opinion};
 pub use guard::{Guard, GuardLimits};
 pub use heard::Heard;

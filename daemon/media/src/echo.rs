@@ -66,12 +66,16 @@ impl EchoDetector {
             return false;
         }
         let agreed = match (self.best_delay(), self.candidate) {
-            (Some(delay), Some((before, frames))) if delay.abs_diff(before) <= SAME => Some((delay, frames + 1)),
+            (Some(delay), Some((before, frames))) if delay.abs_diff(before) <= SAME => {
+                Some((delay, frames + 1))
+            }
             (Some(delay), _) => Some((delay, 1)),
             (None, _) => None,
         };
         self.candidate = agreed;
-        self.found = agreed.filter(|(_, frames)| *frames >= AGREE).map(|(delay, _)| delay);
+        self.found = agreed
+            .filter(|(_, frames)| *frames >= AGREE)
+            .map(|(delay, _)| delay);
         self.found.is_some()
     }
 
@@ -139,23 +143,34 @@ mod tests {
             .map(|n| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let noise = f64::from(state >> 16) / 65_536.0 - 0.5;
-                let pitch = 110.0 + f64::from(seed % 60) + 25.0 * (n as f64 / 9_000.0 + f64::from(seed)).sin();
+                let pitch =
+                    110.0 + f64::from(seed % 60) + 25.0 * (n as f64 / 9_000.0 + f64::from(seed)).sin();
                 phase += pitch / 16_000.0;
                 let pulse = if phase >= 1.0 { 1.0 } else { 0.0 };
                 phase -= phase.floor();
                 let talking = (n as f64 / 5_000.0 + f64::from(seed)).sin() > -0.6;
-                let resonance = 0.12 + f64::from(seed % 7) * 0.03 + 0.05 * (n as f64 / 4_000.0 + f64::from(seed) * 2.0).sin();
+                let resonance = 0.12
+                    + f64::from(seed % 7) * 0.03
+                    + 0.05 * (n as f64 / 4_000.0 + f64::from(seed) * 2.0).sin();
                 let y = (pulse + noise * 0.05) + 1.9 * resonance.cos() * y1 - 0.93 * y2;
                 (y2, y1) = (y1, y);
-                if talking { (y * 1_500.0).clamp(-30_000.0, 30_000.0) as i16 } else { 0 }
+                if talking {
+                    (y * 1_500.0).clamp(-30_000.0, 30_000.0) as i16
+                } else {
+                    0
+                }
             })
             .collect()
     }
 
     fn run(sent: &[i16], heard: &[i16]) -> (Option<usize>, EchoDetector) {
         let mut detector = EchoDetector::default();
-        let frame = |samples: &[i16]| Frame { samples: samples.try_into().unwrap() };
-        let frames = sent.chunks_exact(FRAME_SAMPLES).zip(heard.chunks_exact(FRAME_SAMPLES));
+        let frame = |samples: &[i16]| Frame {
+            samples: samples.try_into().unwrap(),
+        };
+        let frames = sent
+            .chunks_exact(FRAME_SAMPLES)
+            .zip(heard.chunks_exact(FRAME_SAMPLES));
         for (n, (s, h)) in frames.enumerate() {
             if detector.handle_frame(&frame(s), &frame(h)) {
                 return (Some(n), detector);
@@ -191,7 +206,11 @@ mod tests {
     #[test]
     fn two_voices_are_no_echo() {
         // Simple voices hum more alike than people's.
-        let found = |seed: u32| run(&voice(seed * 2 + 1, 300), &voice(seed * 3 + 50, 300)).0.is_some();
+        let found = |seed: u32| {
+            run(&voice(seed * 2 + 1, 300), &voice(seed * 3 + 50, 300))
+                .0
+                .is_some()
+        };
         let mistaken = (0..20).filter(|seed| found(*seed)).count();
         assert!(mistaken <= 1, "{mistaken}");
         assert_eq!(run(&voice(3, 100), &vec![0; 100 * FRAME_SAMPLES]).0, None);

@@ -25,14 +25,24 @@ const FIGURES: [Figure; 12] = [
     figure("barge-in stop, p50 [ms]", "/barge_in_stop_ms/p50", 0.1, 20.0),
     figure("barge-in stop, p95 [ms]", "/barge_in_stop_ms/p95", 0.15, 40.0),
     figure("word errors [share]", "/wer", 0.1, 0.02),
-    figure("packets off 20 ms, p99.9 [ms]", "/rtp_deviation_ms/p999", 0.5, 1.0),
+    figure(
+        "packets off 20 ms, p99.9 [ms]",
+        "/rtp_deviation_ms/p999",
+        0.5,
+        1.0,
+    ),
     figure("underruns", "/underruns", 0.0, 0.0),
     figure("processor per second of call [s]", "/cpu_per_call_s", 0.15, 0.02),
     figure("memory [MiB]", "/cost/peak_rss_mib", 0.1, 30.0),
 ];
 
 const fn figure(name: &'static str, at: &'static str, share: f64, least: f64) -> Figure {
-    Figure { name, at, share, least }
+    Figure {
+        name,
+        at,
+        share,
+        least,
+    }
 }
 
 /// One figure in both runs.
@@ -101,15 +111,21 @@ mod tests {
 
     #[test]
     fn chance_is_told_from_change() {
-        let run = |p50: f64, underruns: f64| {
-            serde_json::json!({"response_ms": {"p50": p50, "p95": 900.0}, "underruns": underruns, "wer": null})
-        };
+        let run = |p50: f64, underruns: f64| serde_json::json!({"response_ms": {"p50": p50, "p95": 900.0}, "underruns": underruns, "wer": null});
         let worse = |before: &Value, after: &Value| -> Vec<&str> {
-            changes(before, after).iter().filter(|c| c.worse).map(|c| c.name).collect()
+            changes(before, after)
+                .iter()
+                .filter(|c| c.worse)
+                .map(|c| c.name)
+                .collect()
         };
         assert_eq!(worse(&run(700.0, 0.0), &run(735.0, 0.0)), [""; 0]);
         assert_eq!(worse(&run(700.0, 0.0), &run(800.0, 0.0)), ["response, p50 [ms]"]);
         assert_eq!(worse(&run(700.0, 0.0), &run(600.0, 1.0)), ["underruns"]);
-        assert_eq!(changes(&run(700.0, 0.0), &run(700.0, 0.0)).len(), 3, "wer is missing");
+        assert_eq!(
+            changes(&run(700.0, 0.0), &run(700.0, 0.0)).len(),
+            3,
+            "wer is missing"
+        );
     }
 }

@@ -136,8 +136,9 @@ const BACKCHANNELS: [&str; 8] = [
 ];
 
 /// What kind of speech an utterance is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Kind {
     /// A synthetic voice asks.
     Question,
@@ -366,17 +367,18 @@ pub fn voices() -> Vec<Voice> {
     voices
 }
 
-/// The calls of a run: `turns` utterances in calls of at most `per_call`.
+/// The calls of a run: `turns` utterances in calls of at most `per_call`; of these kinds only, where any are named.
 #[must_use]
 pub fn calls(
     turns: usize,
     per_call: usize,
     seed: u64,
+    only: &[Kind],
     prompts: &[Prompt],
     voices: &[Voice],
 ) -> Vec<Vec<Item>> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut kinds = mix(turns, prompts.is_empty());
+    let mut kinds = mix(turns, only, prompts.is_empty());
     kinds.shuffle(&mut random);
     let mut kinds: Vec<Vec<Kind>> = kinds.chunks(per_call.max(1)).map(<[Kind]>::to_vec).collect();
     for call in &mut kinds {
@@ -413,11 +415,16 @@ pub fn prompt_calls(count: usize, per_call: usize, seed: u64, prompts: &[Prompt]
 }
 
 /// Kinds for `turns` turns in the proportions of [`Kind::MIX`].
-fn mix(turns: usize, no_humans: bool) -> Vec<Kind> {
-    let total: usize = Kind::MIX.iter().map(|(_, share)| share).sum();
+fn mix(turns: usize, only: &[Kind], no_humans: bool) -> Vec<Kind> {
+    let wanted = || {
+        Kind::MIX
+            .into_iter()
+            .filter(|(kind, _)| only.is_empty() || only.contains(kind))
+    };
+    let total: usize = wanted().map(|(_, share)| share).sum();
     let mut kinds = Vec::with_capacity(turns);
     let mut due = 0;
-    for (kind, share) in Kind::MIX {
+    for (kind, share) in wanted() {
         due += share;
         let kind = if no_humans && kind == Kind::Human {
             Kind::Question
@@ -483,7 +490,9 @@ impl<'a> Decks<'a> {
             return Item {
                 kind,
                 text: "(cough)".into(),
-                sound: Sound::Cough { seed: random.random() },
+                sound: Sound::Cough {
+                    seed: random.random(),
+                },
                 begin: Begin::WhileReplying {
                     after_ms: random.random_range(INTO_REPLY_MS),
                 },
@@ -539,7 +548,7 @@ mod tests {
 
     #[test]
     fn the_mix_is_kept_and_the_seed_decides() {
-        let calls_of = |seed| calls(40, 8, seed, &[], &voices());
+        let calls_of = |seed| calls(40, 8, seed, &[], &[], &voices());
         let got = calls_of(1);
         assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [8; 5]);
         let count = |kind| got.iter().flatten().filter(|item| item.kind == kind).count();
@@ -550,20 +559,27 @@ mod tests {
         assert_eq!(count(Kind::Human), 0);
         assert_eq!(got, calls_of(1));
         assert_ne!(got, calls_of(2));
-        for call in calls(200, 8, 3, &[], &voices()) {
+        for call in calls(200, 8, 3, &[], &[], &voices()) {
             assert!(!call[0].kind.needs_reply());
             assert!(
                 call.windows(2)
                     .all(|w| !w[0].kind.needs_reply() || !w[1].kind.needs_reply())
             );
         }
-        assert!(calls(0, 8, 1, &[], &voices()).is_empty());
-        assert_eq!(calls(1, 8, 1, &[], &[]).concat().len(), 1);
+        assert!(calls(0, 8, 1, &[], &[], &voices()).is_empty());
+        assert_eq!(calls(1, 8, 1, &[], &[], &[]).concat().len(), 1);
+        let coughs = calls(40, 8, 1, &[Kind::Question, Kind::Cough], &[], &voices()).concat();
+        assert!(
+            coughs
+                .iter()
+                .all(|i| matches!(i.kind, Kind::Question | Kind::Cough))
+        );
+        assert!(coughs.iter().filter(|i| i.kind == Kind::Cough).count() >= 3);
     }
 
     #[test]
     fn pauses_lie_between_the_parts() {
-        let items = calls(200, 8, 1, &[], &voices()).concat();
+        let items = calls(200, 8, 1, &[], &[], &voices()).concat();
         for item in items
             .iter()
             .filter(|item| matches!(item.kind, Kind::Pause | Kind::Digits))

@@ -52,6 +52,9 @@ pub struct BenchArgs {
     /// Noise of the caller's room [dBov]; 0 for none
     #[arg(long, value_name = "DBOV", default_value_t = -65.0, allow_negative_numbers = true)]
     pub noise: f64,
+    /// Only these kinds of utterances, separated by commas; most need questions beside them
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub only: Vec<corpus::Kind>,
     /// The caller's telephone sends back what it plays: level and delay, e.g. -12:120 [dB:ms]
     #[arg(long, value_name = "DB:MS", allow_hyphen_values = true)]
     pub echo: Option<EchoPath>,
@@ -64,7 +67,7 @@ pub struct BenchArgs {
     /// Compare with the JSON of an earlier run and say what got worse
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,
-    /// Save each call here as a WAV file
+    /// Save each call here: its sound as a WAV file, its turn-taking as a trace for `attendant replay`
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// Also list every turn

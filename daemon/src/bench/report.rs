@@ -261,7 +261,11 @@ impl Report {
             false_stops,
             false_stop_rate: round(false_stops as f64 / false_stop_trials.max(1) as f64),
             false_stop_trials,
-            resume_ms: mutters.iter().filter_map(|turn| turn.resume_ms).collect::<Samples>().summary(),
+            resume_ms: mutters
+                .iter()
+                .filter_map(|turn| turn.resume_ms)
+                .collect::<Samples>()
+                .summary(),
             wer: words.rate().map(round),
             wer_words: words.words,
             wer_by_kind: by_kind(&figures, |turns| {
@@ -471,7 +475,9 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
             .filter(|_| kind.is_turn())
             .map(|_| compare(&turn.label, &text));
         let next = made.call.turns.get(index + 1);
-        let next_kind = next.and_then(|next| made.items.get(next.utterance)).map(|item| item.kind);
+        let next_kind = next
+            .and_then(|next| made.items.get(next.utterance))
+            .map(|item| item.kind);
         let interrupted = ours.iter().any(|turn| turn.interrupted);
         let own = ours
             .last()

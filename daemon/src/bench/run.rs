@@ -93,6 +93,10 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let mut text = local_config(&profile.to_string(), &data_dir.path, "127.0.0.1", 0);
     let at_most = Config::default().max_calls().max(args.calls as usize);
     text.push_str(&format!("[limits]\ncalls = {at_most}\n"));
+    if let Some(dir) = &args.record {
+        let dir = std::path::absolute(dir)?;
+        text.push_str(&format!("[debug]\ntraces = {:?}\n", dir.display().to_string()));
+    }
     let mut off: Vec<_> = args.without.iter().map(|technique| technique.off()).collect();
     off.sort_unstable();
     for lines in off.chunk_by(|a, b| a.0 == b.0) {
@@ -182,7 +186,14 @@ fn scripts(args: &BenchArgs, models: &Models) -> anyhow::Result<Vec<Script>> {
                      asterisk-core-sounds-en-wav); synthetic voices only"
                 );
             }
-            corpus::calls(args.turns as usize, per_call, args.seed, &prompts, &voices)
+            corpus::calls(
+                args.turns as usize,
+                per_call,
+                args.seed,
+                &args.only,
+                &prompts,
+                &voices,
+            )
         }
     };
     let mut speaker = Speaker::new(models);

@@ -78,7 +78,11 @@ impl EchoCanceller {
                 };
                 let before = working.detector.delay_ms();
                 if !working.detector.handle_frame(&rx.sent, &rx.frame) {
-                    let speech_prob = if working.detector.suspects() { 0.0 } else { raw.speech_prob };
+                    let speech_prob = if working.detector.suspects() {
+                        0.0
+                    } else {
+                        raw.speech_prob
+                    };
                     return (rx.frame, FrameVoice { speech_prob, ..raw });
                 }
                 if before.is_none() {

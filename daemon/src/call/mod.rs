@@ -58,14 +58,12 @@ const MEDIA_TIMEOUT_MS: u64 = 30_000;
 const HISTORY_CHARS: usize = 2_800;
 /// A finished answer of at most so many words is a short one: "yes, please".
 const SHORT_WORDS: usize = 3;
-/// Words into a reply that are less certain than this are a cough [mean log-probability of their tokens].
-const MUTTERED_LOGPROB: f32 = -0.7;
 /// Words less certain than this do not tell whether the caller has finished [mean log-probability of their tokens].
 const DOUBTFUL_LOGPROB: f32 = -0.6;
 /// With less of a reply left than this, "yes" is no backchannel but an answer [ms].
 const BACKCHANNEL_LEFT_MS: u32 = 800;
-/// Speech before the first partial transcript, and between two [frames]: 600 ms.
-const PARTIAL_FRAMES: u64 = 30;
+/// Speech before the first partial transcript, and between two [frames]: 800 ms.
+const PARTIAL_FRAMES: u64 = 40;
 /// Longest a partial transcript may take.
 const PARTIAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Gain of a ducked reply [‰]: about −10 dB.
@@ -184,9 +182,13 @@ impl Call {
     pub fn new(id: u64, house: House, leg: Leg, session: SessionKey) -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
         house.active.fetch_add(1, Ordering::Relaxed);
+        let mut machine = TurnMachine::new(house.config.turn.clone(), Instant::now());
+        if house.config.debug.traces.is_some() {
+            machine.keep_trace();
+        }
         Self {
             id,
-            machine: TurnMachine::new(house.config.turn.clone(), Instant::now()),
+            machine,
             leg,
             canceller: EchoCanceller::new(house.config.audio.echo_cancelling),
             ears: Ears::default(),
@@ -210,6 +212,8 @@ impl Call {
     pub async fn run(mut self, mut dialog: Established, mut drain: tokio::sync::watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // The greeting.
+        self.act();
         while self.outcome.is_none() {
             tokio::select! {
                 _ = tick.tick() => self.on_tick(),
@@ -231,6 +235,7 @@ impl Call {
         self.close_open_turn();
         let stats = self.leg.control.stats();
         self.house.underruns.fetch_add(stats.underruns, Ordering::Relaxed);
+        self.keep_trace().await;
         self.recorder.finish(outcome, reason).await;
         tracing::info!(
             call = self.id,
@@ -242,6 +247,19 @@ impl Call {
             underruns = stats.underruns,
             "call ended"
         );
+    }
+
+    /// Writes the trace of the turn-taking, where that is wanted.
+    async fn keep_trace(&mut self) {
+        let Some(dir) = self.house.config.debug.traces.clone() else {
+            return;
+        };
+        let (steps, config) = (self.machine.take_trace(), self.house.config.turn.clone());
+        let name = format!("{}-{}", crate::clock::unix_ms(), self.id);
+        let written = tokio::task::spawn_blocking(move || crate::replay::write(&dir, &name, &config, &steps));
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(call = self.id, %error, "the trace of the call could not be written");
+        }
     }
 
     fn on_tick(&mut self) {
@@ -326,7 +344,13 @@ impl Call {
                 let verdict = self.attempts.get(&id).and_then(|attempt| attempt.verdict);
                 if let Some(verdict) = verdict {
                     let opinion = attendant_dialog::second_opinion(verdict, probability);
-                    tracing::debug!(call = self.id, probability, ?verdict, ?opinion, "does it sound finished");
+                    tracing::debug!(
+                        call = self.id,
+                        probability,
+                        ?verdict,
+                        ?opinion,
+                        "does it sound finished"
+                    );
                     self.machine.handle_completeness(id, for_the_turn(opinion), now);
                 }
             }
@@ -454,7 +478,11 @@ impl Call {
                             (text, Hearing::Backchannel, None)
                         }
                         _ if into_reply
-                            && transcript.avg_logprob < MUTTERED_LOGPROB
+                            && attendant_dialog::is_mutter(
+                                &text,
+                                transcript.avg_logprob,
+                                voiced_frames * 20,
+                            )
                             && matches!(hearing, Hearing::Speech(_)) =>
                         {
                             (String::new(), Hearing::Unclear, None)
@@ -514,7 +542,13 @@ impl Call {
         self.partial = Some(Aborting(tokio::spawn(async move {
             // One that fails is not missed: the final transcript tells what is wrong.
             if let Ok(transcript) = engines.transcribe(request).await {
-                drop(events.send(Event::Partial { text: transcript.text }).await);
+                drop(
+                    events
+                        .send(Event::Partial {
+                            text: transcript.text,
+                        })
+                        .await,
+                );
             }
         })));
     }
@@ -522,8 +556,9 @@ impl Call {
     /// Lets the language model read what was said so far, but for the last word, which may have been cut.
     fn read_partial(&mut self, text: &str) {
         let heard = text.trim().rsplit_once(char::is_whitespace);
-        let still = self.machine.caller_speaks().is_some() && self.mouth.paused().is_none();
-        let Some((sure, _)) = heard.filter(|_| still) else {
+        // Once the utterance is being transcribed whole, that comes first.
+        let wanted = self.partial.take().is_some() && self.mouth.paused().is_none();
+        let Some((sure, _)) = heard.filter(|_| wanted) else {
             return;
         };
         self.prefill(self.history.messages_with(sure));
@@ -710,7 +745,11 @@ fn judge(
                 other => other,
             };
             let open_to_doubt = attendant_dialog::wants_second_opinion(&text, verdict);
-            (text, Hearing::Speech(completeness), open_to_doubt.then_some(verdict))
+            (
+                text,
+                Hearing::Speech(completeness),
+                open_to_doubt.then_some(verdict),
+            )
         }
         heard::Heard::Unclear => (String::new(), Hearing::Unclear, None),
         heard::Heard::Nothing => (String::new(), Hearing::Nothing, None),

@@ -151,7 +151,11 @@ impl Mouth {
 
     /// Keeps back everything that has not been played; returns the epoch from which the ring plays again.
     pub fn pause(&mut self, played: Played) -> u32 {
-        let cut = self.fed.iter().position(|f| !f.is_played(played)).unwrap_or(self.fed.len());
+        let cut = self
+            .fed
+            .iter()
+            .position(|f| !f.is_played(played))
+            .unwrap_or(self.fed.len());
         let unplayed = self.fed.split_off(cut);
         // The clip being fed stands first in the queue as well.
         if !self.waiting.is_empty() && !self.fresh {
@@ -159,7 +163,11 @@ impl Mouth {
         }
         (self.offset, self.fresh) = (0, true);
         if let Some(first) = unplayed.first() {
-            let reached = if first.mark == played.mark { played.frames_in_mark } else { 0 };
+            let reached = if first.mark == played.mark {
+                played.frames_in_mark
+            } else {
+                0
+            };
             self.offset = (first.from + reached).saturating_sub(REPEAT_FRAMES);
         }
         for fed in unplayed.into_iter().rev() {
@@ -203,7 +211,10 @@ impl Mouth {
             }
         }
         // Paused in the middle of a clip.
-        if let Some(clip) = self.waiting.front().filter(|clip| self.paused.is_some() && of_it(clip))
+        if let Some(clip) = self
+            .waiting
+            .front()
+            .filter(|clip| self.paused.is_some() && of_it(clip))
             && self.offset > 0
         {
             heard.extend(part_of(clip, self.offset + REPEAT_FRAMES));

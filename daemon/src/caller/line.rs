@@ -267,7 +267,12 @@ pub fn converse(
         let heard = listen(socket, &mut trace)?;
         if let Some(echo) = &mut sender.echo {
             let packets = trace.rx.packets().iter().skip(before);
-            echo.play(&packets.flat_map(|p| trace.rx.samples_of(p)).copied().collect::<Vec<_>>());
+            echo.play(
+                &packets
+                    .flat_map(|p| trace.rx.samples_of(p))
+                    .copied()
+                    .collect::<Vec<_>>(),
+            );
         }
         match orders.conductor.on_tick(heard, sender.is_speaking()) {
             Action::Nothing => {}
@@ -423,7 +428,11 @@ impl Sender {
         }
         let at = stamp::realtime();
         let lost = self.loss > 0.0 && self.random.random_bool(self.loss.clamp(0.0, 1.0));
-        match if lost { Ok(0) } else { socket.send_to(&datagram, self.remote) } {
+        match if lost {
+            Ok(0)
+        } else {
+            socket.send_to(&datagram, self.remote)
+        } {
             Ok(_) => {}
             // The other side's socket is closed; its BYE is on the way.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

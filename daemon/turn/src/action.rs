@@ -1,11 +1,14 @@
 //! The vocabulary between the turn machine and its owner: what was heard and said, and what to do now.
 
+use serde::{Deserialize, Serialize};
+
 /// One try at understanding and answering; never reused within a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptId(pub u32);
 
 /// How finished what was said sounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Completeness {
     /// A short complete answer: "yes", "no thanks".
     Short,
@@ -18,7 +21,8 @@ pub enum Completeness {
 }
 
 /// What the transcript of an attempt amounts to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hearing {
     /// Words.
     Speech(Completeness),
@@ -35,7 +39,8 @@ pub enum Hearing {
 }
 
 /// Progress of an attempt's reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReplyProgress {
     /// A clause is ready to be played.
     Clause,
@@ -46,7 +51,8 @@ pub enum ReplyProgress {
 }
 
 /// Stock phrases, synthesised beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phrase {
     /// First words of the call.
     Greeting,
@@ -78,7 +84,8 @@ pub enum Phrase {
 }
 
 /// Why the attendant ends the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndCause {
     /// The caller said goodbye.
     Farewell,
@@ -93,7 +100,8 @@ pub enum EndCause {
 }
 
 /// What the owner must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Transcribe the caller's frames `from..to`; answer with `handle_transcript`.
     Transcribe {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Every bound of a turn.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TurnConfig {
     /// Speech probability at which silence becomes speech, 0…1.
@@ -68,7 +68,7 @@ impl Default for TurnConfig {
             pause_ms: 60,
             hangover_short_ms: 400,
             hangover_finished_ms: 450,
-            hangover_unknown_ms: 750,
+            hangover_unknown_ms: 950,
             hangover_open_ms: 1350,
             max_utterance_ms: 28_000,
             duck_after_ms: 60,

@@ -24,6 +24,7 @@ use std::{collections::VecDeque, time::Instant};
 use crate::{
     action::{Action, AttemptId, Completeness, EndCause, Hearing, Phrase, ReplyProgress},
     config::{TurnConfig, ms},
+    trace::{self, Step, Timed, Trace},
     voice::{FrameVoice, VoiceGate},
 };
 
@@ -112,6 +113,7 @@ pub struct TurnMachine {
     ending: Option<(EndCause, Instant)>,
     hung_up: bool,
     actions: VecDeque<Action>,
+    trace: Trace,
 }
 
 impl TurnMachine {
@@ -154,6 +156,7 @@ impl TurnMachine {
             ending: None,
             hung_up: false,
             actions: VecDeque::new(),
+            trace: Trace::new(now),
         };
         machine.say(Phrase::Greeting);
         machine
@@ -161,7 +164,21 @@ impl TurnMachine {
 
     /// Next thing to do, if any.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if let Some(action) = &action {
+            self.trace.note_action(action);
+        }
+        action
+    }
+
+    /// Keeps every step from now on until it is taken; begin before the first one.
+    pub fn keep_trace(&mut self) {
+        self.trace.keep();
+    }
+
+    /// The steps kept since they were last taken.
+    pub fn take_trace(&mut self) -> Vec<Timed> {
+        self.trace.take()
     }
 
     /// Turns answered so far.
@@ -170,15 +187,17 @@ impl TurnMachine {
         self.turns
     }
 
-    /// While the caller speaks: the frames of the utterance so far, from the first to one past the latest.
+    /// While the caller speaks, and not in a pause between two words: the frames of the utterance so far, from the first to one past the latest.
     #[must_use]
     pub fn caller_speaks(&self) -> Option<(u64, u64)> {
-        let utterance = self.utterance.filter(|_| self.attempt.is_none())?;
+        let voiced = self.attempt.is_none() && self.gate.silent_ms() == 0;
+        let utterance = self.utterance.filter(|_| voiced)?;
         Some((utterance.first_frame, self.frame))
     }
 
     /// Takes the verdict on one near-end frame; call once per ptime, in order.
     pub fn handle_frame(&mut self, voice: FrameVoice, now: Instant) {
+        self.trace.note(now, || Step::Frame(voice));
         self.frame += 1;
         let voiced = self.gate.handle_frame(
             voice,
@@ -193,11 +212,12 @@ impl TurnMachine {
                 self.on_frame_while_listening(voiced, now);
             }
         }
-        self.handle_timeout(now);
+        self.check_deadlines(now);
     }
 
     /// A key pressed by the caller; stops a reply, as a voice would.
     pub fn handle_digit(&mut self, digit: char, now: Instant) {
+        self.trace.note(now, || Step::Digit(trace::masked(digit)));
         if self.ending.is_some() {
             return;
         }
@@ -216,6 +236,7 @@ impl TurnMachine {
 
     /// The transcript of an attempt.
     pub fn handle_transcript(&mut self, id: AttemptId, hearing: Hearing, now: Instant) {
+        self.trace.note(now, || Step::Transcript { id, hearing });
         let retries_allowed = self.config.retries;
         let speculation = self.config.speculation;
         let Some(attempt) = self.attempt_mut(id) else {
@@ -250,27 +271,31 @@ impl TurnMachine {
         }
         // The interrupted reply is written down before the next one is thought of.
         self.abandon_held();
-        let Some(attempt) = self.attempt_mut(id) else { return };
+        let Some(attempt) = self.attempt_mut(id) else {
+            return;
+        };
         if matches!(hearing, Hearing::Speech(_)) && (speculation || attempt.committed) {
             attempt.thinking = true;
             let speculative = !attempt.committed;
             self.actions.push_back(Action::Think { id, speculative });
         }
-        self.handle_timeout(now);
+        self.check_deadlines(now);
     }
 
     /// A second opinion on how finished the attempt's words sound, from who understands them.
     pub fn handle_completeness(&mut self, id: AttemptId, completeness: Completeness, now: Instant) {
+        self.trace.note(now, || Step::Completeness { id, completeness });
         if let Some(attempt) = self.attempt_mut(id)
             && let Stage::Heard(Hearing::Speech(_)) = attempt.stage
         {
             attempt.stage = Stage::Heard(Hearing::Speech(completeness));
         }
-        self.handle_timeout(now);
+        self.check_deadlines(now);
     }
 
     /// Progress of an attempt's reply.
     pub fn handle_reply(&mut self, id: AttemptId, progress: ReplyProgress, now: Instant) {
+        self.trace.note(now, || Step::Reply { id, progress });
         let retries_allowed = self.config.retries;
         if let Some(held) = self.suspended.as_mut().filter(|held| held.id == id) {
             match progress {
@@ -300,11 +325,12 @@ impl TurnMachine {
                 }
             }
         }
-        self.handle_timeout(now);
+        self.check_deadlines(now);
     }
 
     /// Whether the attendant's voice is queued or playing; call after every tick of playout.
     pub fn handle_playout(&mut self, playing: bool, now: Instant) {
+        self.trace.note(now, || Step::Playout(playing));
         if playing {
             self.said = false;
             self.playing = true;
@@ -362,6 +388,11 @@ impl TurnMachine {
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.trace.note(now, || Step::Timeout);
+        self.check_deadlines(now);
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
         if self.hung_up {
             return;
         }
@@ -472,7 +503,11 @@ impl TurnMachine {
         if !std::mem::take(&mut self.held) {
             return;
         }
-        let heard = self.suspended.take().filter(|a| a.committed && a.clause).map(|a| a.id);
+        let heard = self
+            .suspended
+            .take()
+            .filter(|a| a.committed && a.clause)
+            .map(|a| a.id);
         self.count_heard(heard);
         self.actions.push_back(Action::Stop { id: heard });
     }

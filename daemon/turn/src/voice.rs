@@ -4,8 +4,10 @@
 //! would wait for. So a frame must also be no more than [`DEPTH_DB`] below the caller's own recent level: then the lag is
 //! at most one frame in three of four, and 5 % of them lag by four.
 
+use serde::{Deserialize, Serialize};
+
 /// What the audio thread says of one near-end frame.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FrameVoice {
     /// Speech probability, 0…1.
     pub speech_prob: f32,

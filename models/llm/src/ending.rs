@@ -39,7 +39,13 @@ impl EndTokens {
         let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let share = |logit: f32| f64::from((logit - most).exp());
         let all: f64 = logits.iter().copied().map(share).sum();
-        let ends: f64 = self.0.iter().filter_map(|&at| logits.get(at)).copied().map(share).sum();
+        let ends: f64 = self
+            .0
+            .iter()
+            .filter_map(|&at| logits.get(at))
+            .copied()
+            .map(share)
+            .sum();
         if all > 0.0 { (ends / all) as f32 } else { 0.0 }
     }
 }

@@ -223,32 +223,77 @@ fn question(call: u64, text: &str, max_tokens: u32) -> impl FnOnce(RequestId) ->
 /// What callers of a small office say: the whole of it, and where they stopped to think.
 const SAID: [(&str, &str); 30] = [
     ("Do you have gluten free bread on Fridays?", "Do you have gluten"),
-    ("I wanted to order a birthday cake for Saturday.", "I wanted to order a birthday"),
-    ("Can you tell me if the shop is open on Christmas Eve?", "Can you tell me if the shop"),
-    ("I'd like to pick up my order around five.", "I'd like to pick up my order around"),
+    (
+        "I wanted to order a birthday cake for Saturday.",
+        "I wanted to order a birthday",
+    ),
+    (
+        "Can you tell me if the shop is open on Christmas Eve?",
+        "Can you tell me if the shop",
+    ),
+    (
+        "I'd like to pick up my order around five.",
+        "I'd like to pick up my order around",
+    ),
     ("We need twenty rolls and two loaves.", "We need twenty rolls and"),
-    ("My wife called you this morning about the wedding cake.", "My wife called you this"),
+    (
+        "My wife called you this morning about the wedding cake.",
+        "My wife called you this",
+    ),
     ("How late can I come by today?", "How late can I"),
-    ("There is something wrong with the bill that I got.", "There is something wrong with"),
+    (
+        "There is something wrong with the bill that I got.",
+        "There is something wrong with",
+    ),
     ("I need to talk to Mister Miller.", "I need to talk to"),
-    ("Is the parking lot behind the house free?", "Is the parking lot behind"),
-    ("I would like to change the date of my order.", "I would like to change the"),
-    ("The cake we bought yesterday was really good.", "The cake we bought"),
-    ("Could somebody call me back after lunch?", "Could somebody call me back after"),
-    ("When we come with the whole family, is there enough room?", "When we come with the whole family"),
+    (
+        "Is the parking lot behind the house free?",
+        "Is the parking lot behind",
+    ),
+    (
+        "I would like to change the date of my order.",
+        "I would like to change the",
+    ),
+    (
+        "The cake we bought yesterday was really good.",
+        "The cake we bought",
+    ),
+    (
+        "Could somebody call me back after lunch?",
+        "Could somebody call me back after",
+    ),
+    (
+        "When we come with the whole family, is there enough room?",
+        "When we come with the whole family",
+    ),
     ("If it rains tomorrow we won't come.", "If it rains tomorrow"),
     ("My son is allergic to nuts.", "My son is allergic"),
     ("I'll be there in ten minutes.", "I'll be there in ten"),
     ("We are a group of six people.", "We are a group of"),
-    ("Please tell the owner that I was very happy.", "Please tell the owner"),
+    (
+        "Please tell the owner that I was very happy.",
+        "Please tell the owner",
+    ),
     ("What kind of cakes do you make?", "What kind of"),
-    ("I haven't received the confirmation yet.", "I haven't received the"),
+    (
+        "I haven't received the confirmation yet.",
+        "I haven't received the",
+    ),
     ("Can I pay when I pick it up?", "Can I pay when I pick"),
     ("The door was closed when we arrived.", "The door was closed when"),
-    ("I'm looking for a present for my mother.", "I'm looking for a present"),
-    ("Do you deliver to the hotel at the lake?", "Do you deliver to the hotel at"),
+    (
+        "I'm looking for a present for my mother.",
+        "I'm looking for a present",
+    ),
+    (
+        "Do you deliver to the hotel at the lake?",
+        "Do you deliver to the hotel at",
+    ),
     ("I think that was everything.", "I think that was"),
-    ("It was ordered under the name of my company.", "It was ordered under the name of my"),
+    (
+        "It was ordered under the name of my company.",
+        "It was ordered under the name of my",
+    ),
     ("Which of your breads keeps longest?", "Which of your breads"),
     ("After work I can come and get it.", "After work I can"),
     ("You sent me the wrong invoice.", "You sent me the"),
@@ -275,7 +320,8 @@ fn a_finished_message_is_told_from_one_that_stops_to_think() {
             }
             request
         });
-        let Response::Ending { probability, .. } = worker.until(|r| matches!(r, Response::Ending { .. })) else {
+        let Response::Ending { probability, .. } = worker.until(|r| matches!(r, Response::Ending { .. }))
+        else {
             unreachable!()
         };
         worker.until(|r| matches!(r, Response::Done { id: of, .. } if *of == id));
