@@ -205,6 +205,22 @@ impl House {
         Ok(found)
     }
 
+    /// Processor time an engine worker has used so far [clock ticks, 10 ms].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn cpu_ticks(&self, name: &str) -> anyhow::Result<u64> {
+        let pid = *self
+            .workers(name)?
+            .first()
+            .with_context(|| format!("no {name}"))?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat.rsplit_once(')').context("no stat")?;
+        // User and system time are fields 14 and 15 of proc_pid_stat(5); `rest` begins with field 3.
+        let fields = rest.split_whitespace().skip(11).take(2);
+        Ok(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
+    }
+
     /// Kills an engine worker as `kill -9` does.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{
     thread::sleep,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use attendant_tests::House;
@@ -68,8 +68,12 @@ fn survives_the_death_of(worker: &str) {
             ],
             || {
                 house.wait_for("the call", |record| record.session.started_at_ms.is_some())?;
-                // Greeting and question take about six seconds; the reply is prepared or playing then.
-                sleep(Duration::from_millis(7_500));
+                // Stock phrases were spoken before; when the voice computes, it speaks the first clause of the reply.
+                let before = house.cpu_ticks("attendant-tts")?;
+                let patience = Instant::now() + Duration::from_secs(30);
+                while house.cpu_ticks("attendant-tts")? < before + 2 && Instant::now() < patience {
+                    sleep(Duration::from_millis(5));
+                }
                 killed_at = SystemTime::now();
                 house.kill(worker)
             },

@@ -5,7 +5,7 @@
 //! are judged together with how much voice there was (the line's own voice activity) and how sure the
 //! recogniser is. In doubt: [`Heard::Unclear`], which asks again, rather than `Nothing`, which is silent.
 
-use crate::words::{is_number, words};
+use crate::words::{digits_in, is_number, words};
 
 /// Verdict on a transcript.
 #[derive(Clone, PartialEq, Eq)]
@@ -148,6 +148,11 @@ const FILLERS: &[&str] = &[
     "um", "uh", "er", "erm", "hm", "hmm", "hmmm", "ah", "uhm", "umm", "mm", "eh",
 ];
 
+/// From this much voice on its words are counted [ms].
+const SLOW_FROM_MS: u32 = 4_000;
+/// Nobody takes longer for a word, all in all [ms].
+const SLOWEST_WORD_MS: u64 = 2_000;
+
 /// Words that people do repeat.
 const REPEATABLE: &[&str] = &[
     "no", "yes", "yeah", "yep", "ok", "okay", "hello", "hi", "bye", "please", "stop", "wait", "help", "very",
@@ -184,6 +189,9 @@ pub fn judge(text: &str, avg_logprob: f32, no_speech_prob: f32, audio_ms: u32, v
     if too_fast(&joined, spoken.len(), audio_ms, voiced_ms) || loops(&spoken) {
         return doubt;
     }
+    if too_slow(&spoken, voiced_ms) {
+        return Heard::Nothing;
+    }
     if DOUBTFUL.contains(&joined.as_str()) && !believable(spoken.len(), logprob, no_speech, voiced_ms) {
         return doubt;
     }
@@ -199,6 +207,13 @@ pub fn judge(text: &str, avg_logprob: f32, no_speech_prob: f32, audio_ms: u32, v
         return Heard::Unclear;
     }
     Heard::Speech(text)
+}
+
+/// Seconds of voice with next to no word are music, hum or a street: "you" in 24 s of a piano. Slowly dictated digits
+/// still are one in two seconds.
+fn too_slow(spoken: &[String], voiced_ms: u32) -> bool {
+    let said: usize = spoken.iter().map(|word| digits_in(word).max(1)).sum();
+    voiced_ms >= SLOW_FROM_MS && u64::from(voiced_ms) > said as u64 * SLOWEST_WORD_MS
 }
 
 /// A short stock phrase is believed with voice enough for its words and a recogniser that is not doubting.
@@ -294,6 +309,16 @@ mod tests {
         let speech = |text: &str| Heard::Speech(text.to_owned());
         // text, logprob, no speech, audio [ms], voiced [ms]
         let cases: &[(&str, f32, f32, u32, u32, Heard)] = &[
+            ("You.", -0.1, 0.0, 28_000, 24_540, Heard::Nothing),
+            ("It is the piano.", -0.3, 0.0, 28_000, 20_000, Heard::Nothing),
+            (
+                "My number is 555 0142.",
+                -0.2,
+                0.0,
+                9_000,
+                6_000,
+                speech("My number is 555 0142."),
+            ),
             (
                 "What time do you open?",
                 -0.2,

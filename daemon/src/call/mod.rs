@@ -428,7 +428,8 @@ impl Call {
     }
 
     fn transcribe(&mut self, id: AttemptId, from: u64, to: u64, voiced_frames: u32) {
-        let pcm = self.ears.slice(from, to);
+        let longest = u64::from(self.house.config.turn.max_utterance_ms / 20);
+        let pcm = self.ears.slice(from.max(to.saturating_sub(longest)), to);
         // The transcript to come knows more.
         self.partial = None;
         let audio_ms = (pcm.len() / 16) as u32;

@@ -261,6 +261,7 @@ impl TurnMachine {
             return;
         }
         attempt.stage = Stage::Heard(hearing);
+        let committed = attempt.committed;
         let muttered = matches!(hearing, Hearing::Nothing | Hearing::Backchannel)
             || (hearing == Hearing::Unclear && attempt.voiced_frames * 20 < MUTTER_MS);
         if self.held && muttered {
@@ -268,6 +269,10 @@ impl TurnMachine {
         }
         if matches!(hearing, Hearing::Speech(_)) {
             self.noises = 0;
+        } else if committed {
+            // The longest utterance had no word.
+            self.abandon_held();
+            return self.commit(now);
         }
         // The interrupted reply is written down before the next one is thought of.
         self.abandon_held();
@@ -456,6 +461,7 @@ impl TurnMachine {
     fn barge_in(&mut self, now: Instant) {
         let unanswered = self
             .utterance
+            .filter(|u| now < u.started_at + ms(self.config.max_utterance_ms))
             .filter(|_| self.attempt.is_some_and(|a| !a.clause || !a.committed));
         if unanswered.is_some() || self.said {
             self.stop_speaking();
@@ -567,13 +573,14 @@ impl TurnMachine {
             }
         }
         let utterance = *utterance;
-        if voiced && onset {
+        let too_long = now >= utterance.started_at + ms(self.config.max_utterance_ms);
+        // The longest utterance is answered even if it goes on: music does.
+        if voiced && onset && !too_long {
             self.drop_attempt();
         }
         if utterance.voiced_frames * 20 >= SURELY_INTERRUPTS_MS {
             self.abandon_held();
         }
-        let too_long = now >= utterance.started_at + ms(self.config.max_utterance_ms);
         if self.attempt.is_none() && (self.gate.silent_ms() >= self.config.pause_ms || too_long) {
             self.start_attempt(utterance);
         }
@@ -656,7 +663,11 @@ impl TurnMachine {
 
     fn commit(&mut self, now: Instant) {
         let Some(attempt) = &mut self.attempt else { return };
-        if attempt.committed {
+        let open = matches!(
+            attempt.stage,
+            Stage::Transcribing | Stage::Heard(Hearing::Speech(_) | Hearing::Failed)
+        );
+        if attempt.committed && open {
             return;
         }
         let id = attempt.id;

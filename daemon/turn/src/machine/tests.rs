@@ -593,6 +593,19 @@ fn the_longest_utterance_is_answered_without_a_pause() {
 }
 
 #[test]
+fn endless_music_is_asked_about_and_given_up() {
+    let mut sim = greeted(Engine {
+        hearing: Hearing::Nothing,
+        ..Engine::default()
+    });
+    for _ in 0..10 {
+        sim.voice(20_000);
+    }
+    assert_eq!(sim.count("say Unclear"), 2, "{:?}", sim.log);
+    assert!(sim.said("hang up Silence"), "{:?}", sim.log);
+}
+
+#[test]
 fn the_last_turn_says_goodbye() {
     let mut sim = Sim::new(
         TurnConfig {
@@ -632,7 +645,11 @@ fn ten_thousand_turns_without_dead_air() {
             }
             sim.engine = Engine::random(&mut random);
             sim.failures_left = sim.engine.failures;
-            sim.voice(700 + random(3_500));
+            sim.voice(if random(40) == 0 {
+                28_000 + random(20_000)
+            } else {
+                700 + random(3_500)
+            });
             sim.silence(200 + random(9_000));
             turns += 1;
         }
