@@ -29,6 +29,7 @@ use std::{
 };
 
 use attendant_dialog::{History, heard};
+use attendant_media::FRAME_SAMPLES;
 use attendant_models::client::{Engines, Priority, TranscribeRequest};
 use attendant_models::protocol::{ChatMessage, Role};
 use attendant_rt::Leg;
@@ -430,6 +431,7 @@ impl Call {
     fn transcribe(&mut self, id: AttemptId, from: u64, to: u64, voiced_frames: u32) {
         let longest = u64::from(self.house.config.turn.max_utterance_ms / 20);
         let pcm = self.ears.slice(from.max(to.saturating_sub(longest)), to);
+        let voiced_frames = voiced_frames.min((pcm.len() / FRAME_SAMPLES) as u32);
         // The transcript to come knows more.
         self.partial = None;
         let audio_ms = (pcm.len() / 16) as u32;
