@@ -65,6 +65,8 @@ const DOUBTFUL_LOGPROB: f32 = -0.6;
 const BACKCHANNEL_LEFT_MS: u32 = 800;
 /// Speech before the first partial transcript, and between two [frames]: 800 ms.
 const PARTIAL_FRAMES: u64 = 40;
+/// Longest speech that is transcribed in part [frames]: 9 s, which one small context holds.
+const MOST_PARTIAL_FRAMES: u64 = 450;
 /// Longest a partial transcript may take.
 const PARTIAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Gain of a ducked reply [‰]: about −10 dB.
@@ -525,7 +527,8 @@ impl Call {
         let Some((from, to)) = self.machine.caller_speaks() else {
             return;
         };
-        let fresh = to.saturating_sub(from.max(self.partial_to)) >= PARTIAL_FRAMES;
+        let fresh = to.saturating_sub(from.max(self.partial_to)) >= PARTIAL_FRAMES
+            && to.saturating_sub(from) <= MOST_PARTIAL_FRAMES;
         // While a reply is paused, the model may still be writing it.
         let wanted = self.house.config.turn.partials && fresh && self.mouth.paused().is_none();
         if !wanted || !self.house.engines.idle() {
