@@ -420,7 +420,7 @@ impl Call {
                 }
                 Action::Say(phrase) => self.say(phrase),
                 Action::Pause => self.pause(),
-                Action::Resume => self.mouth.resume(),
+                Action::Resume => self.resume(),
                 Action::Duck => self.leg.control.set_gain(DUCKED),
                 Action::Unduck => self.leg.control.set_gain(1000),
                 Action::Stop { id } => self.stop(id),
@@ -630,6 +630,14 @@ impl Call {
         let played = self.leg.control.played();
         let epoch = self.mouth.pause(played);
         self.leg.control.flush(epoch);
+    }
+
+    fn resume(&mut self) {
+        self.mouth.resume();
+        if !self.mouth.playing(self.leg.control.played()) {
+            // Paused at its very end: the machine must see it end.
+            self.machine.handle_playout(true, Instant::now());
+        }
     }
 
     fn stop(&mut self, id: Option<AttemptId>) {
