@@ -459,9 +459,14 @@ impl TurnMachine {
     }
 
     fn barge_in(&mut self, now: Instant) {
+        let too_long = |u: Utterance| now >= u.started_at + ms(self.config.max_utterance_ms);
+        let being_answered = self.attempt.is_some_and(|a| a.committed && !a.clause);
+        if being_answered && self.utterance.is_some_and(too_long) {
+            // The longest utterance goes on over the request for patience.
+            return;
+        }
         let unanswered = self
             .utterance
-            .filter(|u| now < u.started_at + ms(self.config.max_utterance_ms))
             .filter(|_| self.attempt.is_some_and(|a| !a.clause || !a.committed));
         if unanswered.is_some() || self.said {
             self.stop_speaking();
@@ -551,6 +556,9 @@ impl TurnMachine {
 
     fn on_frame_while_listening(&mut self, voiced: bool, now: Instant) {
         let onset = self.gate.voiced_ms() >= self.config.onset_ms;
+        if voiced && onset {
+            self.end_broken_reply();
+        }
         let Some(utterance) = &mut self.utterance else {
             if onset {
                 let voiced_frames = self.gate.voiced_ms() / 20;
@@ -586,6 +594,15 @@ impl TurnMachine {
         }
         if too_long {
             self.commit(now);
+        }
+    }
+
+    /// The caller speaks again after a part of a reply whose rest did not come: the turn ends with what was heard.
+    fn end_broken_reply(&mut self) {
+        if let Some(broken) = self.attempt.take_if(|a| a.committed && a.clause) {
+            self.utterance = None;
+            self.count_heard(Some(broken.id));
+            self.actions.push_back(Action::Stop { id: Some(broken.id) });
         }
     }
 
