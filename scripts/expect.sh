@@ -19,7 +19,7 @@ case ${1:-build}-$state in
     build-cached) echo "build: 5 to 8 minutes on two cores (the C++ comes out of the cache)" ;;
     build-cold) echo "build: 8 to 14 minutes on two cores, most of it C++ that the next clone takes from a cache" ;;
     test-warm) echo "test: about 11 minutes on two cores" ;;
-    test-cached) echo "test: 15 to 20 minutes on two cores: the build, then the tests" ;;
-    test-cold) echo "test: 20 to 25 minutes on two cores: the build, the models (0.6 GB), then the tests" ;;
+    test-cached) echo "test: 18 to 22 minutes on two cores: the build, then the tests" ;;
+    test-cold) echo "test: 22 to 28 minutes on two cores: the build, the models (0.6 GB), then the tests" ;;
     *) echo "expect.sh: say build or test" >&2; exit 2 ;;
 esac
