@@ -12,6 +12,7 @@ use attendant_store::Store;
 use serde::Serialize;
 
 use crate::{
+    bench::wer::compare,
     child::{Daemon, local_config},
     clock,
     config::Config,
@@ -296,7 +297,7 @@ async fn engines(report: &mut Report, config: &Config, models: &Resolved) -> boo
     let outcome = try_engines(&engines).await;
     engines.shutdown().await;
     match outcome {
-        Ok((heard, reply_ms)) if same_words(&heard, SENTENCE) => {
+        Ok((heard, reply_ms)) if compare(SENTENCE, &heard).errors == 0 => {
             report.add(
                 "engines",
                 Verdict::Pass,
@@ -374,16 +375,6 @@ async fn try_engines(engines: &Engines) -> Result<(String, u128), attendant_mode
     }
     engines.release(0);
     Ok((transcript.text, first.unwrap_or(0)))
-}
-
-fn same_words(heard: &str, said: &str) -> bool {
-    let words = |text: &str| -> String {
-        text.to_lowercase()
-            .chars()
-            .filter(|c| c.is_ascii_alphabetic())
-            .collect()
-    };
-    words(heard) == words(said)
 }
 
 /// A call to a daemon of its own on the loopback, with one spoken question.

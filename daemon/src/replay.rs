@@ -9,6 +9,7 @@ use std::{
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::{Context, bail};
@@ -114,7 +115,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         }
         let config = bounds.as_ref().map_or(recorded, |config| config.turn.clone());
         let length = seconds(steps.last().map_or(0, |step| step.ns));
-        match trace::replay(config, &steps) {
+        match trace::replay(config, &steps, Instant::now()) {
             Ok(()) => writeln!(
                 out,
                 "{}: {} steps in {length:.1} s, every action as recorded",
@@ -151,7 +152,7 @@ fn named(action: Option<&attendant_turn::Action>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use attendant_turn::{FrameVoice, TurnMachine};
 
@@ -183,7 +184,7 @@ mod tests {
         let path = dir.path().join("call.trace");
         let (config, read_steps) = read(&path).unwrap();
         assert_eq!((config.clone(), &read_steps), (TurnConfig::default(), &steps));
-        assert_eq!(trace::replay(config, &read_steps), Ok(()));
+        assert_eq!(trace::replay(config, &read_steps, Instant::now()), Ok(()));
 
         fs::write(&path, "{}\nnonsense\n").unwrap();
         let error = format!("{:#}", read(&path).unwrap_err());

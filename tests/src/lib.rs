@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -239,21 +240,23 @@ impl House {
     /// Sends one request to the SIP port; the final answer's first line and how long it took.
     ///
     /// # Errors
-    /// When none comes within two seconds.
+    /// When none comes within a second.
     pub fn final_answer(&self, from: &str, datagram: &[u8]) -> anyhow::Result<(String, Duration)> {
-        let socket = UdpSocket::bind((from, 0))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         let sent = Instant::now();
-        socket.send_to(datagram, self.address())?;
+        let socket = self.send_sip(from, datagram)?;
         loop {
-            let mut answer = [0; 4096];
-            let (length, _) = socket.recv_from(&mut answer).context("no final answer")?;
-            let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
-            let first = text.lines().next().unwrap_or_default();
+            let first = first_line(&socket)?.context("no final answer")?;
             if !first.starts_with("SIP/2.0 1") {
-                return Ok((first.to_owned(), sent.elapsed()));
+                return Ok((first, sent.elapsed()));
             }
         }
+    }
+
+    fn send_sip(&self, from: &str, datagram: &[u8]) -> anyhow::Result<UdpSocket> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.send_to(datagram, self.address())?;
+        Ok(socket)
     }
 
     /// Sends one datagram to the SIP port and returns the answer's first line, if one comes within a second.
@@ -261,15 +264,20 @@ impl House {
     /// # Errors
     /// When no socket can be had.
     pub fn raw_sip(&self, from: &str, datagram: &[u8]) -> anyhow::Result<Option<String>> {
-        let socket = UdpSocket::bind((from, 0))?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        socket.send_to(datagram, self.address())?;
-        let mut answer = [0; 4096];
-        let Ok((length, _)) = socket.recv_from(&mut answer) else {
-            return Ok(None);
-        };
-        let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
-        Ok(text.lines().next().map(str::to_owned))
+        first_line(&self.send_sip(from, datagram)?)
+    }
+}
+
+/// First line of the next datagram; none when none comes in time.
+fn first_line(socket: &UdpSocket) -> anyhow::Result<Option<String>> {
+    let mut answer = [0; 4096];
+    match socket.recv_from(&mut answer) {
+        Ok((length, _)) => {
+            let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
+            Ok(text.lines().next().map(str::to_owned))
+        }
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -74,6 +74,8 @@ fn survives_the_death_of(worker: &str) {
                 while house.cpu_ticks("attendant-tts")? < before + 2 && Instant::now() < patience {
                     sleep(Duration::from_millis(5));
                 }
+                // By now that clause is being played, and the rest is being written and spoken.
+                sleep(Duration::from_millis(600));
                 killed_at = SystemTime::now();
                 house.kill(worker)
             },
@@ -87,6 +89,8 @@ fn survives_the_death_of(worker: &str) {
         (record.turns[0].at_ms..second_began).contains(&killed_ms),
         "{worker} did not die in mid-reply: at {killed_ms}, {record:?}"
     );
+    let events: Vec<&str> = record.events.iter().map(|event| event.kind.as_str()).collect();
+    println!("{worker}: {events:?}, heard {:?}", heard(&report, 0));
     assert_eq!(record.session.state.as_str(), "completed", "{record:?}");
     assert_eq!(record.turns.len(), 2, "both turns are answered: {report}");
     assert!(

@@ -72,10 +72,6 @@ impl EchoCanceller {
         };
         match working.clean(&rx.sent, &rx.frame) {
             Ok(frame) => {
-                let voice = FrameVoice {
-                    speech_prob: working.vad.handle_frame(&frame),
-                    level_dbov: frame.energy_dbov(),
-                };
                 let before = working.detector.delay_ms();
                 if !working.detector.handle_frame(&rx.sent, &rx.frame) {
                     let speech_prob = if working.detector.suspects() {
@@ -88,6 +84,10 @@ impl EchoCanceller {
                 if before.is_none() {
                     tracing::info!(delay_ms = working.detector.delay_ms(), "the line has an echo");
                 }
+                let voice = FrameVoice {
+                    speech_prob: working.vad.handle_frame(&frame),
+                    level_dbov: frame.energy_dbov(),
+                };
                 (frame, voice)
             }
             // A caller with echo is better than none.

@@ -15,6 +15,7 @@
 
 mod ears;
 mod echo;
+pub mod judge;
 mod mouth;
 mod recorder;
 pub mod reply;
@@ -28,21 +29,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attendant_dialog::{History, heard};
+use attendant_dialog::History;
 use attendant_media::FRAME_SAMPLES;
 use attendant_models::client::{Engines, Priority, TranscribeRequest};
 use attendant_models::protocol::{ChatMessage, Role};
 use attendant_rt::Leg;
 use attendant_sip::{DialogEvent, Established};
 use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Source, Store, TurnLatencies};
-use attendant_turn::{
-    Action, AttemptId, Completeness, EndCause, Hearing, Phrase, ReplyProgress, TurnMachine,
-};
+use attendant_turn::{Action, AttemptId, EndCause, Hearing, Phrase, ReplyProgress, TurnMachine};
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{config::Config, phrases::PhraseBook};
 use ears::Ears;
 use echo::EchoCanceller;
+use judge::{Judged, Moment};
 use mouth::{Clip, Mouth};
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};
@@ -57,10 +57,6 @@ const STT_DEADLINE: Duration = Duration::from_secs(8);
 const MEDIA_TIMEOUT_MS: u64 = 30_000;
 /// Room for the conversation in a prompt [characters]: about 700 tokens, which a sequence holds beside the prefix.
 const HISTORY_CHARS: usize = 2_800;
-/// A finished answer of at most so many words is a short one: "yes, please".
-const SHORT_WORDS: usize = 3;
-/// Words less certain than this do not tell whether the caller has finished [mean log-probability of their tokens].
-const DOUBTFUL_LOGPROB: f32 = -0.6;
 /// With less of a reply left than this, "yes" is no backchannel but an answer [ms].
 const BACKCHANNEL_LEFT_MS: u32 = 800;
 /// Speech before the first partial transcript, and between two [frames]: 800 ms.
@@ -101,7 +97,8 @@ struct Attempt {
     /// Clauses made before the commit.
     buffered: Vec<Clip>,
     reply: String,
-    task: Option<JoinHandle<()>>,
+    /// Transcribes, or writes and speaks the reply.
+    task: Option<Aborting>,
     thought: bool,
     /// End of the caller's speech, as far as this attempt saw it.
     asked_at: Option<Instant>,
@@ -115,22 +112,10 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn cancel(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
-
     /// End of the caller's speech.
     fn speech_end(&self) -> Option<Instant> {
         self.asked_at
             .map(|at| at - Duration::from_millis(u64::from(self.silence_ms)))
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.cancel();
     }
 }
 
@@ -328,19 +313,13 @@ impl Call {
     fn on_engine(&mut self, event: Event) {
         let now = Instant::now();
         match event {
-            Event::Transcript {
-                id,
-                text,
-                hearing,
-                verdict,
-                stt_ms,
-            } => {
+            Event::Transcript { id, judged, stt_ms } => {
                 if let Some(attempt) = self.attempts.get_mut(&id) {
-                    attempt.text = text;
-                    attempt.verdict = verdict;
+                    attempt.text = judged.text;
+                    attempt.verdict = judged.verdict;
                     attempt.stt_ms = Some(stt_ms);
                 }
-                self.machine.handle_transcript(id, hearing, now);
+                self.machine.handle_transcript(id, judged.hearing, now);
             }
             Event::Partial { text } => self.read_partial(&text),
             Event::Ending { id, probability } => {
@@ -354,7 +333,8 @@ impl Call {
                         ?opinion,
                         "does it sound finished"
                     );
-                    self.machine.handle_completeness(id, for_the_turn(opinion), now);
+                    self.machine
+                        .handle_completeness(id, judge::for_the_turn(opinion), now);
                 }
             }
             Event::Clause { id, text, pcm, times } => {
@@ -439,7 +419,7 @@ impl Call {
         let audio_ms = (pcm.len() / 16) as u32;
         let silence_ms = self.house.config.turn.pause_ms;
         let attempt = self.attempts.entry(id).or_default();
-        attempt.cancel();
+        attempt.task = None;
         // A retry transcribes the same speech; its end stays where it was.
         if attempt.asked_at.is_none() {
             attempt.asked_at = Some(Instant::now());
@@ -447,13 +427,18 @@ impl Call {
             attempt.utterance_ms = audio_ms;
         }
         let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
-        let last_reply = self.history.last_reply().map(str::to_owned);
         // At the end of a reply, or after a question, "yes" is an answer.
         let into_reply = self
             .mouth
             .paused()
             .is_some_and(|(text, left_ms)| left_ms >= BACKCHANNEL_LEFT_MS && !text.trim_end().ends_with('?'));
-        let ask_model = self.house.config.turn.meaning && self.house.config.turn.speculation;
+        let moment = Moment {
+            audio_ms,
+            voiced_ms: voiced_frames * 20,
+            last_reply: self.history.last_reply().map(str::to_owned),
+            into_reply,
+            ask_model: self.house.config.turn.meaning && self.house.config.turn.speculation,
+        };
         let request = TranscribeRequest {
             call: self.id,
             turn: self.machine.turns() + 1,
@@ -463,63 +448,30 @@ impl Call {
             pcm,
             priority: Priority::Live,
         };
-        attempt.task = Some(tokio::spawn(async move {
+        attempt.task = Some(Aborting(tokio::spawn(async move {
             let started = Instant::now();
             let result = engines.transcribe(request).await;
             let stt_ms = started.elapsed().as_millis() as u32;
-            let (text, hearing, verdict) = match result {
+            let judged = match result {
                 Ok(transcript) => {
                     tracing::debug!(
                         audio_ms,
-                        voiced_ms = voiced_frames * 20,
+                        voiced_ms = moment.voiced_ms,
                         logprob = transcript.avg_logprob,
                         no_speech = transcript.no_speech_prob,
                         "heard"
                     );
-                    let (text, hearing, verdict) =
-                        judge(&transcript, audio_ms, voiced_frames * 20, last_reply.as_deref());
-                    match verdict.filter(|_| ask_model) {
-                        _ if into_reply && attendant_dialog::is_backchannel(&text) => {
-                            (text, Hearing::Backchannel, None)
-                        }
-                        _ if into_reply
-                            && attendant_dialog::is_mutter(
-                                &text,
-                                transcript.avg_logprob,
-                                voiced_frames * 20,
-                            )
-                            && matches!(hearing, Hearing::Speech(_)) =>
-                        {
-                            (String::new(), Hearing::Unclear, None)
-                        }
-                        // Words that were guessed may lack their end.
-                        Some(_) if transcript.avg_logprob < DOUBTFUL_LOGPROB => {
-                            (text, Hearing::Speech(Completeness::Unknown), None)
-                        }
-                        // Until the language model has been heard.
-                        Some(attendant_dialog::Completeness::Finished) => {
-                            (text, Hearing::Speech(Completeness::Unknown), verdict)
-                        }
-                        asked => (text, hearing, asked),
-                    }
+                    judge::judge(&transcript, &moment)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a transcription failed");
                     // The next try should find the engine back.
                     let _ = engines.ready(STT_DEADLINE).await;
-                    (String::new(), Hearing::Failed, None)
+                    Judged::wordless(Hearing::Failed)
                 }
             };
-            let _ = events
-                .send(Event::Transcript {
-                    id,
-                    text,
-                    hearing,
-                    verdict,
-                    stt_ms,
-                })
-                .await;
-        }));
+            let _ = events.send(Event::Transcript { id, judged, stt_ms }).await;
+        })));
     }
 
     /// While the caller speaks and nobody else needs the engines: transcribes what was said so far.
@@ -574,7 +526,7 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
-        attempt.cancel();
+        attempt.task = None;
         let messages = self
             .history
             .messages_with(&attempt.text)
@@ -591,11 +543,11 @@ impl Call {
             retry: std::mem::replace(&mut attempt.thought, true),
             persona: self.house.config.business.clone(),
         };
-        attempt.task = Some(tokio::spawn(reply::run(
+        attempt.task = Some(Aborting(tokio::spawn(reply::run(
             self.house.engines.clone(),
             task,
             self.events_in.clone(),
-        )));
+        ))));
     }
 
     fn commit(&mut self, id: AttemptId) {
@@ -656,7 +608,7 @@ impl Call {
         let Some(mut attempt) = self.attempts.remove(&id) else {
             return;
         };
-        attempt.cancel();
+        attempt.task = None;
         self.mouth.forget(id);
         let interrupted = heard.is_some();
         let said = heard.clone().unwrap_or_else(|| attempt.reply.clone());
@@ -730,51 +682,6 @@ fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
     ChatMessage {
         role,
         content: message.content,
-    }
-}
-
-/// Words, their meaning for the turn, and how finished they sound where the language model may know better.
-fn judge(
-    transcript: &attendant_models::client::Transcript,
-    audio_ms: u32,
-    voiced_ms: u32,
-    last_reply: Option<&str>,
-) -> (String, Hearing, Option<attendant_dialog::Completeness>) {
-    let judged = heard::judge(
-        &transcript.text,
-        transcript.avg_logprob,
-        transcript.no_speech_prob,
-        audio_ms,
-        voiced_ms,
-    );
-    match judged {
-        heard::Heard::Speech(text) if attendant_dialog::ends_call(&text, last_reply) => {
-            (text, Hearing::Farewell, None)
-        }
-        heard::Heard::Speech(text) => {
-            let verdict = attendant_dialog::completeness(&text);
-            let short = text.split_whitespace().count() <= SHORT_WORDS;
-            let completeness = match for_the_turn(verdict) {
-                Completeness::Finished if short => Completeness::Short,
-                other => other,
-            };
-            let open_to_doubt = attendant_dialog::wants_second_opinion(&text, verdict);
-            (
-                text,
-                Hearing::Speech(completeness),
-                open_to_doubt.then_some(verdict),
-            )
-        }
-        heard::Heard::Unclear => (String::new(), Hearing::Unclear, None),
-        heard::Heard::Nothing => (String::new(), Hearing::Nothing, None),
-    }
-}
-
-fn for_the_turn(verdict: attendant_dialog::Completeness) -> Completeness {
-    match verdict {
-        attendant_dialog::Completeness::Finished => Completeness::Finished,
-        attendant_dialog::Completeness::Open(_) => Completeness::Open,
-        attendant_dialog::Completeness::Unknown => Completeness::Unknown,
     }
 }
 

@@ -17,8 +17,10 @@ use attendant_models::{
     client::{EngineError, Engines, GenerateRequest, LlmEvent, Priority, SpeakRequest},
     protocol::{ChatMessage, Stats},
 };
-use attendant_turn::{AttemptId, Hearing};
+use attendant_turn::AttemptId;
 use tokio::sync::mpsc;
+
+use super::judge::Judged;
 
 /// Longest a reply may take as a whole.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,12 +40,8 @@ pub enum Event {
     Transcript {
         /// Attempt.
         id: AttemptId,
-        /// The words; empty unless speech.
-        text: String,
-        /// What they amount to.
-        hearing: Hearing,
-        /// What the words alone say about whether they are all; where the language model may know better.
-        verdict: Option<attendant_dialog::Completeness>,
+        /// What was said.
+        judged: Judged,
         /// The engine took [ms].
         stt_ms: u32,
     },

@@ -187,7 +187,8 @@ impl TurnMachine {
         self.turns
     }
 
-    /// While the caller speaks, and not in a pause between two words: the frames of the utterance so far, from the first to one past the latest.
+    /// While the caller speaks, and not in a pause between two words: the frames of the utterance so far, from the
+    /// first to one past the latest.
     #[must_use]
     pub fn caller_speaks(&self) -> Option<(u64, u64)> {
         let voiced = self.attempt.is_none() && self.gate.silent_ms() == 0;
@@ -803,9 +804,7 @@ impl TurnMachine {
             return;
         };
         self.utterance = None;
-        self.turns += 1;
-        self.failed_turns = 0;
-        self.asked_still_there = 0;
+        self.count_heard(Some(attempt.id));
         self.actions.push_back(Action::TurnDone { id: attempt.id });
         if self.turns >= self.config.max_turns {
             self.end(Phrase::MaxTurns, EndCause::MaxTurns, now);

@@ -141,12 +141,11 @@ pub struct Difference {
     pub replayed: Option<Action>,
 }
 
-/// Lets the same happen to a machine with these bounds.
+/// Lets the same happen to a machine with these bounds, as if it had begun at `start`.
 ///
 /// # Errors
 /// The first action that differs.
-pub fn replay(config: TurnConfig, steps: &[Timed]) -> Result<(), Box<Difference>> {
-    let start = Instant::now();
+pub fn replay(config: TurnConfig, steps: &[Timed], start: Instant) -> Result<(), Box<Difference>> {
     let mut machine = TurnMachine::new(config, start);
     let mut last = 0;
     for Timed { ns, step } in steps {

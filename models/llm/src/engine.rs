@@ -81,6 +81,8 @@ struct Reply {
     max_tokens: u32,
     /// Sampled, not decoded yet.
     next: Option<Token>,
+    /// Whether the caller's message sounds finished is wanted.
+    score_ending: bool,
     /// Index in the prompt of the caller's last word, whose successor tells whether the message sounds finished.
     score_at: Option<usize>,
 }
@@ -197,7 +199,7 @@ impl<O: Outbox> Engine<O> {
                 ..
             } => match self.reply(max_tokens, temperature, seed, stop, grammar) {
                 Ok(mut reply) => {
-                    reply.score_at = score_ending.then_some(0);
+                    reply.score_ending = score_ending;
                     let deadline = arrived + Duration::from_millis(u64::from(deadline_ms));
                     let work = Work::Reply(Box::new(reply));
                     self.enter(
@@ -254,6 +256,7 @@ impl<O: Outbox> Engine<O> {
             text: TextOut::new(stop),
             max_tokens,
             next: None,
+            score_ending: false,
             score_at: None,
         })
     }
@@ -284,9 +287,10 @@ impl<O: Outbox> Engine<O> {
             );
         };
         let mut work = work;
-        if let Work::Reply(reply) = &mut work {
-            let found = || self.end_tokens.last_word(&self.llama, &prompt);
-            reply.score_at = reply.score_at.and_then(|_| found());
+        if let Work::Reply(reply) = &mut work
+            && reply.score_ending
+        {
+            reply.score_at = self.end_tokens.last_word(&self.llama, &prompt);
         }
         let mut job = Job {
             id,
