@@ -64,6 +64,9 @@ pub struct BenchArgs {
     /// Switch a technique off, to see its share; may be repeated
     #[arg(long, value_enum, value_name = "TECHNIQUE")]
     pub without: Vec<Technique>,
+    /// Another bound of turn-taking than the configuration's own, e.g. hangover_unknown_ms=950; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_bound)]
+    pub bound: Vec<(String, String)>,
     /// Compare with the JSON of an earlier run and say what got worse
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,
@@ -101,6 +104,14 @@ impl Technique {
             Self::Meaning => ("turn", "meaning = false"),
             Self::EchoCancelling => ("audio", "echo_cancelling = false"),
         }
+    }
+}
+
+/// A key of `[turn]` and its value; the daemon judges both.
+fn parse_bound(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("a bound is KEY=VALUE, for instance hangover_unknown_ms=950".into()),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Setup {
     pub loss_percent: f64,
     /// Techniques switched off.
     pub without: Vec<Technique>,
+    /// Bounds of turn-taking other than the defaults, KEY=VALUE.
+    pub bounds: Vec<String>,
     /// Recorded prompts only.
     pub human_prompts_only: bool,
     /// List every turn.

@@ -97,15 +97,7 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         let dir = std::path::absolute(dir)?;
         text.push_str(&format!("[debug]\ntraces = {:?}\n", dir.display().to_string()));
     }
-    let mut off: Vec<_> = args.without.iter().map(|technique| technique.off()).collect();
-    off.sort_unstable();
-    for lines in off.chunk_by(|a, b| a.0 == b.0) {
-        let table = lines.first().map_or("turn", |(table, _)| table);
-        text.push_str(&format!("[{table}]\n"));
-        for (_, line) in lines {
-            text.push_str(&format!("{line}\n"));
-        }
-    }
+    text.push_str(&changed(args));
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
     eprintln!("bench: starting a daemon of its own; its models take a few seconds to load");
     let daemon = Daemon::start(&config)?;
@@ -145,6 +137,11 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         echo: args.echo,
         loss_percent: args.loss,
         without: args.without.clone(),
+        bounds: args
+            .bound
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
         human_prompts_only: args.wer_prompts.is_some(),
         list: args.list,
     };
@@ -162,6 +159,27 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
             underruns,
         },
     ))
+}
+
+/// The tables of configuration in which this run differs from the defaults.
+fn changed(args: &BenchArgs) -> String {
+    let off = args.without.iter().map(|technique| technique.off());
+    let mut lines: Vec<(&str, String)> = off.map(|(table, line)| (table, line.to_owned())).collect();
+    lines.extend(
+        args.bound
+            .iter()
+            .map(|(key, value)| ("turn", format!("{key} = {value}"))),
+    );
+    lines.sort();
+    let mut text = String::new();
+    for lines in lines.chunk_by(|a, b| a.0 == b.0) {
+        let table = lines.first().map_or("turn", |(table, _)| table);
+        text.push_str(&format!("[{table}]\n"));
+        for (_, line) in lines {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
+    text
 }
 
 fn noise(args: &BenchArgs) -> Option<f64> {

@@ -22,7 +22,8 @@ pub struct TurnConfig {
     pub hangover_short_ms: u32,
     /// Silence that ends a finished sentence [ms].
     pub hangover_finished_ms: u32,
-    /// Silence that ends a turn when nothing tells whether it is finished [ms].
+    /// Silence that ends a turn when nothing tells whether it is finished [ms]. People pause for up to 1.2 s within a
+    /// sentence, and what recognition misread sounds like anything.
     pub hangover_unknown_ms: u32,
     /// Silence that ends a turn that sounds unfinished: an open digit string, "and…", "um" [ms].
     pub hangover_open_ms: u32,
@@ -68,7 +69,7 @@ impl Default for TurnConfig {
             pause_ms: 60,
             hangover_short_ms: 400,
             hangover_finished_ms: 450,
-            hangover_unknown_ms: 950,
+            hangover_unknown_ms: 1300,
             hangover_open_ms: 1350,
             max_utterance_ms: 28_000,
             duck_after_ms: 60,

@@ -656,15 +656,14 @@ impl TurnMachine {
             Stage::Heard(Hearing::Speech(Completeness::Short) | Hearing::Farewell) => {
                 self.config.hangover_short_ms
             }
-            Stage::Heard(Hearing::Speech(Completeness::Finished)) => self.config.hangover_finished_ms,
-            Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
+            // Nothing to wait for: a paused reply goes on, or the line is listened to as before.
             Stage::Heard(
-                Hearing::Speech(Completeness::Unknown)
-                | Hearing::Backchannel
-                | Hearing::Unclear
-                | Hearing::Nothing
-                | Hearing::Failed,
-            ) => self.config.hangover_unknown_ms,
+                Hearing::Speech(Completeness::Finished) | Hearing::Backchannel | Hearing::Nothing,
+            ) => self.config.hangover_finished_ms,
+            Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
+            Stage::Heard(Hearing::Speech(Completeness::Unknown) | Hearing::Unclear | Hearing::Failed) => {
+                self.config.hangover_unknown_ms
+            }
         };
         Some(attempt.speech_end + ms(hangover_ms))
     }

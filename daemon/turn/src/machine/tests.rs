@@ -334,7 +334,7 @@ fn silence_awaited_depends_on_what_was_said() {
     for (completeness, want_ms) in [
         (Completeness::Short, 400),
         (Completeness::Finished, 450),
-        (Completeness::Unknown, 950),
+        (Completeness::Unknown, 1_300),
         (Completeness::Open, 1_350),
     ] {
         let hearing = Hearing::Speech(completeness);
