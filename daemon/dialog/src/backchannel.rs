@@ -53,12 +53,18 @@ const LISTENING: &[&str] = &[
 /// Whether a few words into a reply only say "I am listening".
 pub fn is_backchannel(text: &str) -> bool {
     let said = words(text);
+    let lexical = said.iter().filter(|word| !is_vocalisation(word)).count();
     !text.contains('?')
-        && (1..=MAX_WORDS).contains(&said.len())
+        && !said.is_empty()
+        && lexical <= MAX_WORDS
         && said
             .iter()
-            .flat_map(|word| word.split('-'))
-            .all(|word| LISTENING.contains(&word))
+            .all(|word| LISTENING.contains(&word.as_str()) || is_vocalisation(word))
+}
+
+/// "Mm-hm", "aha", "uh-huh", however the recogniser writes it: nothing but hums and breath.
+fn is_vocalisation(word: &str) -> bool {
+    word.chars().all(|c| matches!(c, 'm' | 'h' | 'u' | 'a')) && !matches!(word, "ham" | "mum" | "am" | "ma")
 }
 
 /// Words that take the floor, however short or unclear.
@@ -111,6 +117,9 @@ mod tests {
             "Yeah",
             "Oh, great.",
             "Got it.",
+            "M-M-H-M-M.",
+            "Ah, hah.",
+            "Umhum.",
         ] {
             assert!(is_backchannel(yes), "{yes:?}");
         }
@@ -123,6 +132,7 @@ mod tests {
             "Wait.",
             "Really?",
             "I see a problem.",
+            "Ham.",
         ] {
             assert!(!is_backchannel(no), "{no:?}");
         }

@@ -189,6 +189,8 @@ pub struct TurnLine {
     pub cut_off: bool,
     /// Time to stop [ms].
     pub stop_ms: Option<f64>,
+    /// Its reply ended early, though nobody interrupted.
+    pub falsely_stopped: bool,
     /// Word errors.
     pub word_errors: Option<usize>,
 }
@@ -213,6 +215,11 @@ impl Report {
     #[must_use]
     pub fn new(setup: Setup, machine: Machine, measured: &Measured) -> Self {
         let all: Vec<TurnFigures> = measured.made.iter().flat_map(turns).collect();
+        let list = if setup.list {
+            all.iter().map(|turn| turn.line.clone()).collect()
+        } else {
+            Vec::new()
+        };
         let (figures, mutters): (Vec<_>, Vec<_>) = all.into_iter().partition(|turn| turn.kind.is_turn());
         let tried = |turn: &&TurnFigures| turn.tried || setup.echo.is_some();
         let false_stop_trials = figures.iter().filter(tried).count();
@@ -311,11 +318,7 @@ impl Report {
                 .filter(|m| m.call.ended() != Ended::Finished)
                 .count(),
             machine,
-            list: if setup.list {
-                figures.iter().map(|turn| turn.line.clone()).collect()
-            } else {
-                Vec::new()
-            },
+            list,
             setup,
         }
     }
@@ -339,7 +342,11 @@ impl Report {
             let wait = turn
                 .response_ms
                 .map_or_else(|| "      —".to_owned(), |ms| format!("{ms:7.0}"));
-            let cut = if turn.cut_off { " [cut off]" } else { "" };
+            let cut = match (turn.cut_off, turn.falsely_stopped) {
+                (true, _) => " [cut off]",
+                (false, true) => " [reply falsely stopped]",
+                (false, false) => "",
+            };
             writeln!(
                 out,
                 "  {:>3} {:<9} {wait} ms  {}{cut}",
@@ -485,6 +492,7 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
             .last()
             .and_then(|turn| turn.latencies.response_ms)
             .map(f64::from);
+        let falsely_stopped = interrupted && next_kind != Some(Kind::BargeIn);
         let heard = turn.heard.response_ms;
         let filler = heard.zip(own).is_some_and(|(heard, own)| own - heard > FILLER_MS);
         let response_ms = match (record, own) {
@@ -502,12 +510,13 @@ fn turns(made: &Made) -> Vec<TurnFigures> {
                 response_ms: response_ms.map(round),
                 cut_off: turn.heard.cut_off || ours.len() > 1,
                 stop_ms: turn.heard.stop_ms.map(round),
+                falsely_stopped,
                 word_errors: errors.map(|errors| errors.errors),
             },
             heard: turn.heard,
             filler,
             errors,
-            falsely_stopped: interrupted && next_kind != Some(Kind::BargeIn),
+            falsely_stopped,
             tried: next_kind.is_some_and(|next| !next.is_turn()),
             resume_ms: heard.filter(|ms| !kind.is_turn() && turn.heard.stop_ms.is_some() && *ms < PAUSED_MS),
         });

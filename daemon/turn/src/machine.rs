@@ -240,6 +240,8 @@ impl TurnMachine {
         self.trace.note(now, || Step::Transcript { id, hearing });
         let retries_allowed = self.config.retries;
         let speculation = self.config.speculation;
+        let resume_after_ms = self.config.hangover_short_ms;
+        let held = self.held;
         let Some(attempt) = self.attempt_mut(id) else {
             return;
         };
@@ -265,8 +267,13 @@ impl TurnMachine {
         let committed = attempt.committed;
         let muttered = matches!(hearing, Hearing::Nothing | Hearing::Backchannel)
             || (hearing == Hearing::Unclear && attempt.voiced_frames * 20 < MUTTER_MS);
-        if self.held && muttered {
-            return self.resume();
+        if held && muttered {
+            // "Stop, please" pauses behind its first word: going on waits for a silence.
+            let over = committed || now >= attempt.speech_end + ms(resume_after_ms);
+            if over {
+                self.resume();
+            }
+            return;
         }
         if matches!(hearing, Hearing::Speech(_)) {
             self.noises = 0;
@@ -653,17 +660,25 @@ impl TurnMachine {
         }
         let hangover_ms = match attempt.stage {
             Stage::Transcribing => return None,
+            // Nobody interrupted: what was paused is to go on soon.
+            Stage::Heard(Hearing::Backchannel | Hearing::Nothing | Hearing::Unclear) if self.held => {
+                self.config.hangover_short_ms
+            }
             Stage::Heard(Hearing::Speech(Completeness::Short) | Hearing::Farewell) => {
                 self.config.hangover_short_ms
             }
-            // Nothing to wait for: a paused reply goes on, or the line is listened to as before.
+            // Nothing to wait for: the line is listened to as before.
             Stage::Heard(
                 Hearing::Speech(Completeness::Finished) | Hearing::Backchannel | Hearing::Nothing,
             ) => self.config.hangover_finished_ms,
             Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
-            Stage::Heard(Hearing::Speech(Completeness::Unknown) | Hearing::Unclear | Hearing::Failed) => {
-                self.config.hangover_unknown_ms
-            }
+            Stage::Heard(
+                Hearing::Speech(Completeness::Unknown)
+                | Hearing::Backchannel
+                | Hearing::Unclear
+                | Hearing::Nothing
+                | Hearing::Failed,
+            ) => self.config.hangover_unknown_ms,
         };
         Some(attempt.speech_end + ms(hangover_ms))
     }
@@ -679,6 +694,15 @@ impl TurnMachine {
     }
 
     fn commit(&mut self, now: Instant) {
+        let muttered = |a: Attempt| {
+            matches!(
+                a.stage,
+                Stage::Heard(Hearing::Backchannel | Hearing::Nothing | Hearing::Unclear)
+            )
+        };
+        if self.held && self.attempt.is_some_and(muttered) {
+            return self.resume();
+        }
         let Some(attempt) = &mut self.attempt else { return };
         let open = matches!(
             attempt.stage,

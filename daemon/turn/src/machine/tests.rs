@@ -418,10 +418,31 @@ fn a_backchannel_or_a_cough_does_not_end_the_reply() {
             sim.log
         );
         let gap = sim.time_of("resume") - sim.time_of("pause");
-        assert!(gap <= 560, "{hearing:?}: {gap}");
+        // 260 ms until the voice ends, 400 ms of silence.
+        assert!(gap <= 720, "{hearing:?}: {gap}");
         assert_eq!((sim.count("commit"), sim.count("done")), (1, 1), "{:?}", sim.log);
         assert_eq!(sim.machine.turns(), 1);
     }
+}
+
+#[test]
+fn a_first_word_nobody_understood_does_not_let_the_reply_go_on() {
+    let mut sim = greeted(Engine {
+        speech_ms: 6_000,
+        stt_ms: 100,
+        ..Engine::default()
+    });
+    sim.voice(1_000);
+    sim.silence(1_000);
+    sim.engine.hearing = Hearing::Unclear;
+    // "Stop, please, let me ask another question."
+    sim.voice(200);
+    sim.silence(240);
+    sim.engine.hearing = Hearing::Speech(Completeness::Finished);
+    sim.voice(1_200);
+    sim.silence(3_000);
+    assert!(sim.said("stop") && !sim.said("resume"), "{:?}", sim.log);
+    assert_eq!(sim.count("pause"), 1, "{:?}", sim.log);
 }
 
 #[test]
