@@ -57,8 +57,6 @@ const STT_DEADLINE: Duration = Duration::from_secs(8);
 const MEDIA_TIMEOUT_MS: u64 = 30_000;
 /// Room for the conversation in a prompt [characters]: about 700 tokens, which a sequence holds beside the prefix.
 const HISTORY_CHARS: usize = 2_800;
-/// With less of a reply left than this, "yes" is no backchannel but an answer [ms].
-const BACKCHANNEL_LEFT_MS: u32 = 800;
 /// Speech before the first partial transcript, and between two [frames]: 800 ms.
 const PARTIAL_FRAMES: u64 = 40;
 /// Longest speech that is transcribed in part [frames]: 9 s, which one small context holds.
@@ -427,11 +425,11 @@ impl Call {
             attempt.utterance_ms = audio_ms;
         }
         let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
-        // At the end of a reply, or after a question, "yes" is an answer.
+        // After a question, "yes" is an answer.
         let into_reply = self
             .mouth
             .paused()
-            .is_some_and(|(text, left_ms)| left_ms >= BACKCHANNEL_LEFT_MS && !text.trim_end().ends_with('?'));
+            .is_some_and(|text| !text.trim_end().ends_with('?'));
         let moment = Moment {
             audio_ms,
             voiced_ms: voiced_frames * 20,

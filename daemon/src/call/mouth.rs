@@ -182,13 +182,11 @@ impl Mouth {
         self.paused = None;
     }
 
-    /// While paused: the attendant's words under way, and what is left of everything kept back [ms].
+    /// While paused: the attendant's words under way.
     #[must_use]
-    pub fn paused(&self) -> Option<(&str, u32)> {
+    pub fn paused(&self) -> Option<&str> {
         self.paused?;
-        let text = self.waiting.front().map_or("", |clip| clip.text.as_str());
-        let frames: u32 = self.waiting.iter().map(Clip::frames).sum();
-        Some((text, frames.saturating_sub(self.offset + REPEAT_FRAMES) * 20))
+        Some(self.waiting.front().map_or("", |clip| clip.text.as_str()))
     }
 
     fn next_epoch(&mut self, played: Played) -> u32 {
@@ -292,7 +290,7 @@ mod tests {
         assert_eq!(mouth.pause(before), 1);
         while rx.pop().is_ok() {}
         assert!(!mouth.playing(before));
-        assert_eq!(mouth.paused(), Some(("one two three four", 500)));
+        assert_eq!(mouth.paused(), Some("one two three four"));
         assert_eq!(mouth.heard(AttemptId(1), before), "one two…");
         mouth.pump(&mut tx, before);
         assert_eq!(rx.slots(), 0, "paused");

@@ -36,8 +36,6 @@ const KEY_TIMEOUT_MS: u32 = 1_800;
 const MAX_KEYS: usize = 32;
 /// Voice this long into a reply is an interruption, whatever it says [ms].
 const SURELY_INTERRUPTS_MS: u32 = 1_000;
-/// Voice shorter than this that nobody understands is a cough or a word to somebody else [ms].
-const MUTTER_MS: u32 = 700;
 /// Voice this long without a word was meant to be heard: it is asked about [ms].
 const NOTICED_MS: u32 = 600;
 /// … this many times in a row; then it is a noise on the line.
@@ -265,8 +263,10 @@ impl TurnMachine {
         }
         attempt.stage = Stage::Heard(hearing);
         let committed = attempt.committed;
-        let muttered = matches!(hearing, Hearing::Nothing | Hearing::Backchannel)
-            || (hearing == Hearing::Unclear && attempt.voiced_frames * 20 < MUTTER_MS);
+        let muttered = matches!(
+            hearing,
+            Hearing::Nothing | Hearing::Backchannel | Hearing::Unclear
+        );
         if held && muttered {
             // "Stop, please" pauses behind its first word: going on waits for a silence.
             let over = committed || now >= attempt.speech_end + ms(resume_after_ms);
@@ -667,10 +667,7 @@ impl TurnMachine {
             Stage::Heard(Hearing::Speech(Completeness::Short) | Hearing::Farewell) => {
                 self.config.hangover_short_ms
             }
-            // Nothing to wait for: the line is listened to as before.
-            Stage::Heard(
-                Hearing::Speech(Completeness::Finished) | Hearing::Backchannel | Hearing::Nothing,
-            ) => self.config.hangover_finished_ms,
+            Stage::Heard(Hearing::Speech(Completeness::Finished)) => self.config.hangover_finished_ms,
             Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
             Stage::Heard(
                 Hearing::Speech(Completeness::Unknown)
