@@ -26,25 +26,26 @@
 mod backoff;
 pub(crate) mod link;
 mod process;
+mod status;
+mod streams;
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::protocol::{ChatMessage, FailKind, PROTOCOL_VERSION, Request, RequestId, Response, decode_sizes};
+use crate::protocol::{ChatMessage, PROTOCOL_VERSION, Request, RequestId};
 use backoff::{Backoff, Ending};
 use link::{Guard, Link, OUT_FRAMES, Pending};
 use process::{Spawned, Spawner};
+pub(crate) use status::initial_statuses;
+pub use status::{Engine, EngineError, EngineState, EngineStatus, Statuses, WorkerSpec};
+use streams::{Ready, log_lines, read, write};
 
 /// How often a worker is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -63,197 +64,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Exit code of a worker that can't use its model.
 const EXIT_BAD_MODEL: i32 = 2;
-/// Log lines of one worker: burst, then per second.
-const LOG_BURST: u32 = 40;
-const LOG_PER_S: u32 = 5;
-/// Longest log line kept [bytes].
-const LOG_LINE: usize = 500;
 
-/// One of the three engines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Engine {
-    /// Speech to text.
-    Stt,
-    /// Language model.
-    Llm,
-    /// Text to speech.
-    Tts,
-}
-
-impl Engine {
-    /// All, in the order of [`Engine::index`].
-    pub const ALL: [Self; 3] = [Self::Stt, Self::Llm, Self::Tts];
-
-    /// Position in arrays over engines.
-    #[must_use]
-    pub fn index(self) -> usize {
-        match self {
-            Self::Stt => 0,
-            Self::Llm => 1,
-            Self::Tts => 2,
-        }
-    }
-
-    /// `stt`, `llm` or `tts`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stt => "stt",
-            Self::Llm => "llm",
-            Self::Tts => "tts",
-        }
-    }
-
-    /// The LLM computes long; the short tasks of the others go before it where they meet.
-    fn nice(self) -> i32 {
-        match self {
-            Self::Llm => 5,
-            Self::Stt | Self::Tts => 0,
-        }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How to start one worker.
-#[derive(Debug, Clone)]
-pub struct WorkerSpec {
-    /// The executable.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// Environment in addition to ours.
-    pub env: Vec<(String, String)>,
-    /// It is restarted when its resident memory exceeds this [MB].
-    pub memory_limit_mb: Option<u64>,
-    /// It is restarted when it takes longer than this to load.
-    pub ready_timeout: Duration,
-}
-
-/// Why an engine did not deliver.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// Crashed or not ready: retry once it is back, or apologise.
-    #[error("{engine} is down: {reason}")]
-    Down {
-        /// Which.
-        engine: Engine,
-        /// For people.
-        reason: String,
-    },
-    /// Too late: go on without it.
-    #[error("deadline passed")]
-    Deadline,
-    /// Too much to do already: try later or elsewhere.
-    #[error("engine is busy")]
-    Busy,
-    /// The request makes no sense: do not retry.
-    #[error("request refused: {0}")]
-    BadRequest(String),
-    /// The engine failed: one retry is worth it.
-    #[error("engine failed: {0}")]
-    Engine(String),
-    /// Something newer took its place: forget it.
-    #[error("superseded")]
-    Stale,
-    /// Supervision itself could not start: the program cannot run.
-    #[error("cannot supervise {engine}")]
-    Start {
-        /// Which.
-        engine: Engine,
-        /// From the system.
-        source: io::Error,
-    },
-}
-
-impl EngineError {
-    fn of(kind: FailKind, message: String) -> Self {
-        match kind {
-            FailKind::Deadline => Self::Deadline,
-            FailKind::Busy => Self::Busy,
-            FailKind::BadRequest => Self::BadRequest(message),
-            FailKind::Engine => Self::Engine(message),
-        }
-    }
-}
-
-/// Where a worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineState {
-    /// Loads its model.
-    Starting,
-    /// Takes requests.
-    Ready,
-    /// Died; starts again at once.
-    Crashed,
-    /// Died; starts again after a wait.
-    Backoff,
-    /// Ended by [`crate::client::Engines::shutdown`].
-    Stopped,
-}
-
-/// What is known of a worker.
-#[derive(Debug, Clone)]
-pub struct EngineStatus {
-    /// Which.
-    pub engine: Engine,
-    /// Where it stands.
-    pub state: EngineState,
-    /// Counts starts, from 1.
-    pub generation: u64,
-    /// Starts after the first.
-    pub restarts: u64,
-    /// Its process, while there is one.
-    pub pid: Option<u32>,
-    /// Engine and version, as it says; empty before the first Ready.
-    pub version: String,
-    /// Model, as it says of itself.
-    pub model: String,
-    /// Time to load and warm up [ms].
-    pub load_ms: u32,
-    /// Calls it can hold at once.
-    pub sequences: u32,
-    /// Resident memory at the last look [MB].
-    pub resident_mb: u64,
-    /// Replies nobody waited for any more, in this generation.
-    pub stale_replies: u64,
-    /// Why it last ended, or what it complained of.
-    pub last_error: Option<String>,
-}
-
-impl EngineStatus {
-    fn new(engine: Engine) -> Self {
-        Self {
-            engine,
-            state: EngineState::Starting,
-            generation: 0,
-            restarts: 0,
-            pid: None,
-            version: String::new(),
-            model: String::new(),
-            load_ms: 0,
-            sequences: 0,
-            resident_mb: 0,
-            stale_replies: 0,
-            last_error: None,
-        }
-    }
-}
-
-/// Status of all engines, by [`Engine::index`].
-pub type Statuses = [EngineStatus; 3];
-
-/// Statuses before anything has started.
-#[must_use]
-pub(crate) fn initial_statuses() -> watch::Sender<Statuses> {
-    watch::Sender::new(Engine::ALL.map(EngineStatus::new))
-}
-
-/// Handle to one supervised worker, whichever generation is running.
 /// Yields what is held while a new generation loads.
 pub(crate) type Loading = Box<dyn Fn() -> Guard + Send + Sync>;
 
@@ -263,6 +74,7 @@ enum Taking {
     Requests,
 }
 
+/// Handle to one supervised worker, whichever generation is running.
 pub(crate) struct Worker {
     engine: Engine,
     statuses: watch::Sender<Statuses>,
@@ -562,14 +374,6 @@ enum Phase {
     Ready,
 }
 
-struct Ready {
-    protocol: u32,
-    engine: String,
-    model: String,
-    load_ms: u32,
-    sequences: u32,
-}
-
 impl<'a> Watcher<'a> {
     fn new(
         worker: &'a Arc<Worker>,
@@ -748,121 +552,6 @@ impl<'a> Watcher<'a> {
         });
         let limit = self.spec.memory_limit_mb?;
         (resident > limit).then(|| format!("uses {resident} MB, more than its limit of {limit} MB"))
-    }
-}
-
-async fn write(mut tx: OwnedWriteHalf, mut frames: mpsc::Receiver<Vec<u8>>) {
-    while let Some(frame) = frames.recv().await {
-        if tx.write_all(&frame).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn read(rx: OwnedReadHalf, link: Arc<Link>, ready: oneshot::Sender<Ready>) {
-    let mut rx = BufReader::with_capacity(1 << 16, rx);
-    let mut ready = Some(ready);
-    loop {
-        match read_frame(&mut rx).await {
-            Ok(Some((
-                Response::Ready {
-                    protocol,
-                    engine,
-                    model,
-                    load_ms,
-                    sequences,
-                },
-                _,
-            ))) => {
-                if let Some(tell) = ready.take() {
-                    drop(tell.send(Ready {
-                        protocol,
-                        engine,
-                        model,
-                        load_ms,
-                        sequences,
-                    }));
-                }
-            }
-            Ok(Some((reply, payload))) => link.handle(reply, payload),
-            Ok(None) => break,
-            Err(e) => {
-                if !link.ended() {
-                    tracing::warn!(engine = %link.engine(), "worker's reply unreadable: {e}");
-                }
-                break;
-            }
-        }
-    }
-    // Without its socket it is of no use.
-    link.process.kill();
-}
-
-async fn read_frame(rx: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<(Response, Vec<u8>)>> {
-    let mut head = [0; 8];
-    match rx.read_exact(&mut head).await {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    let (header, payload) = decode_sizes(head)?;
-    let mut json = vec![0; header];
-    rx.read_exact(&mut json).await?;
-    let mut pcm = vec![0; payload];
-    rx.read_exact(&mut pcm).await?;
-    let reply = serde_json::from_slice(&json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    Ok(Some((reply, pcm)))
-}
-
-/// Carries a worker's stderr into the log, bounded in length and rate, and keeps its last line.
-async fn log_lines(engine: Engine, pipe: pipe::Receiver, last: Arc<Mutex<String>>) {
-    let mut lines = BufReader::new(pipe);
-    let (mut tokens, mut filled, mut dropped) = (LOG_BURST, Instant::now(), 0u64);
-    let mut buf = Vec::new();
-    loop {
-        buf.clear();
-        // A line without end is cut, not collected.
-        match (&mut lines)
-            .take(LOG_LINE as u64)
-            .read_until(b'\n', &mut buf)
-            .await
-        {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let line = String::from_utf8_lossy(&buf).trim().to_owned();
-        if line.is_empty() {
-            continue;
-        }
-        let gained = u32::try_from(filled.elapsed().as_secs())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(LOG_PER_S);
-        if gained > 0 {
-            tokens = tokens.saturating_add(gained).min(LOG_BURST);
-            filled = Instant::now();
-        }
-        if tokens == 0 {
-            dropped += 1;
-        } else {
-            tokens -= 1;
-            if dropped > 0 {
-                tracing::warn!(%engine, dropped, "worker's log lines dropped");
-                dropped = 0;
-            }
-            log_line(engine, &line);
-        }
-        *locked(&last) = line;
-    }
-}
-
-fn log_line(engine: Engine, line: &str) {
-    if line.contains("ERROR") {
-        tracing::error!(%engine, "{line}");
-    } else if line.contains("WARN") {
-        tracing::warn!(%engine, "{line}");
-    } else if line.contains("DEBUG") {
-        tracing::debug!(%engine, "{line}");
-    } else {
-        tracing::info!(%engine, "{line}");
     }
 }
 

@@ -19,6 +19,9 @@
 //! Invariant: from the end of the caller's speech, the attendant is silent for at most `filler_after_ms` at a time until
 //! the turn is answered; after `max_fillers` requests for patience it is given up aloud.
 
+mod attempt;
+mod floor;
+
 use std::{collections::VecDeque, time::Instant};
 
 use crate::{
@@ -28,21 +31,14 @@ use crate::{
     voice::{FrameVoice, VoiceGate},
 };
 
-/// Frames of audio before the onset that belong to the utterance: soft consonants (200 ms).
-const PREROLL_FRAMES: u64 = 10;
 /// Silence that ends a digit string typed on the keypad [ms].
 const KEY_TIMEOUT_MS: u32 = 1_800;
 /// Most digits taken in one string.
 const MAX_KEYS: usize = 32;
-/// Voice this long into a reply is an interruption, whatever it says [ms].
-const SURELY_INTERRUPTS_MS: u32 = 1_000;
-/// Voice this long without a word was meant to be heard: it is asked about [ms].
-const NOTICED_MS: u32 = 600;
-/// … this many times in a row; then it is a noise on the line.
-const MOST_NOISES: u32 = 2;
 /// Longest wait for the goodbye to be played before the call is cleared anyway [ms].
 const GOODBYE_BOUND_MS: u32 = 15_000;
 
+/// What the caller is saying.
 #[derive(Debug, Clone, Copy)]
 struct Utterance {
     first_frame: u64,
@@ -451,325 +447,6 @@ impl TurnMachine {
         }
     }
 
-    /// The reply, or a phrase, is being heard: is the caller interrupting?
-    fn on_frame_while_speaking(&mut self, now: Instant) {
-        let voiced_ms = self.gate.voiced_ms();
-        if voiced_ms >= self.config.barge_in_ms {
-            self.barge_in(now);
-        } else if voiced_ms >= self.config.duck_after_ms {
-            if !std::mem::replace(&mut self.ducked, true) {
-                self.actions.push_back(Action::Duck);
-            }
-        } else if self.ducked && self.gate.silent_ms() >= 100 {
-            self.ducked = false;
-            self.actions.push_back(Action::Unduck);
-        }
-    }
-
-    fn barge_in(&mut self, now: Instant) {
-        let too_long = |u: Utterance| now >= u.started_at + ms(self.config.max_utterance_ms);
-        let being_answered = self.attempt.is_some_and(|a| a.committed && !a.clause);
-        if being_answered && self.utterance.is_some_and(too_long) {
-            // The longest utterance goes on over the request for patience.
-            return;
-        }
-        let unanswered = self
-            .utterance
-            .filter(|_| self.attempt.is_some_and(|a| !a.clause || !a.committed));
-        if unanswered.is_some() || self.said {
-            self.stop_speaking();
-            self.drop_attempt();
-        } else {
-            self.playing = false;
-            self.held = true;
-            self.suspended = self.attempt.take();
-            self.actions.push_back(Action::Pause);
-            if std::mem::take(&mut self.ducked) {
-                self.actions.push_back(Action::Unduck);
-            }
-        }
-        let first_frame = self.onset_frame();
-        let voiced_frames = self.gate.voiced_ms() / 20;
-        // Only a filler was heard so far: what was said before still wants its answer.
-        self.utterance = Some(match unanswered {
-            Some(u) => Utterance {
-                last_voiced_at: now,
-                voiced_frames: u.voiced_frames + voiced_frames,
-                ..u
-            },
-            None => Utterance {
-                first_frame,
-                started_at: now,
-                last_voiced_at: now,
-                voiced_frames,
-            },
-        });
-    }
-
-    /// Nobody interrupted: what was paused goes on.
-    fn resume(&mut self) {
-        self.drop_attempt();
-        self.utterance = None;
-        self.held = false;
-        self.attempt = self.suspended.take();
-        self.said = true;
-        self.gate.reset();
-        self.actions.push_back(Action::Resume);
-    }
-
-    /// It was an interruption: what was paused ends there.
-    fn abandon_held(&mut self) {
-        if !std::mem::take(&mut self.held) {
-            return;
-        }
-        let heard = self
-            .suspended
-            .take()
-            .filter(|a| a.committed && a.clause)
-            .map(|a| a.id);
-        self.count_heard(heard);
-        self.actions.push_back(Action::Stop { id: heard });
-    }
-
-    /// A reply of which something was heard counts as a turn.
-    fn count_heard(&mut self, heard: Option<AttemptId>) {
-        if heard.is_some() {
-            self.turns += 1;
-            self.failed_turns = 0;
-            self.asked_still_there = 0;
-        }
-    }
-
-    /// Stops what is playing or paused; the attempt whose reply it was ends with it.
-    fn stop_speaking(&mut self) {
-        self.abandon_held();
-        if !self.playing && !self.said {
-            return;
-        }
-        let heard = self.attempt.take_if(|a| a.committed && a.clause).map(|a| a.id);
-        self.count_heard(heard);
-        self.playing = false;
-        self.said = false;
-        self.ducked = false;
-        // A phrase that was asked for in this very step is not to be played after the stop.
-        self.actions.retain(|a| !matches!(a, Action::Say(_)));
-        self.actions.push_back(Action::Stop { id: heard });
-        self.actions.push_back(Action::Unduck);
-    }
-
-    fn onset_frame(&self) -> u64 {
-        self.frame
-            .saturating_sub(u64::from(self.gate.voiced_ms() / 20) + PREROLL_FRAMES)
-    }
-
-    fn on_frame_while_listening(&mut self, voiced: bool, now: Instant) {
-        let onset = self.gate.voiced_ms() >= self.config.onset_ms;
-        if voiced && onset {
-            self.end_broken_reply();
-        }
-        let Some(utterance) = &mut self.utterance else {
-            if onset {
-                let voiced_frames = self.gate.voiced_ms() / 20;
-                let first_frame = self.onset_frame();
-                self.utterance = Some(Utterance {
-                    first_frame,
-                    started_at: now,
-                    last_voiced_at: now,
-                    voiced_frames,
-                });
-                self.keys_at = self.keys_at.map(|_| now);
-            }
-            return;
-        };
-        if voiced {
-            utterance.voiced_frames += 1;
-            // One click does not hold the floor; an onset does.
-            if onset || self.attempt.is_none() {
-                utterance.last_voiced_at = now;
-            }
-        }
-        let utterance = *utterance;
-        let too_long = now >= utterance.started_at + ms(self.config.max_utterance_ms);
-        // The longest utterance is answered even if it goes on: music does.
-        if voiced && onset && !too_long {
-            self.drop_attempt();
-        }
-        if utterance.voiced_frames * 20 >= SURELY_INTERRUPTS_MS {
-            self.abandon_held();
-        }
-        if self.attempt.is_none() && (self.gate.silent_ms() >= self.config.pause_ms || too_long) {
-            self.start_attempt(utterance);
-        }
-        if too_long {
-            self.commit(now);
-        }
-    }
-
-    /// The caller speaks again after a part of a reply whose rest did not come: the turn ends with what was heard.
-    fn end_broken_reply(&mut self) {
-        if let Some(broken) = self.attempt.take_if(|a| a.committed && a.clause) {
-            self.utterance = None;
-            self.count_heard(Some(broken.id));
-            self.actions.push_back(Action::Stop { id: Some(broken.id) });
-        }
-    }
-
-    fn start_attempt(&mut self, utterance: Utterance) {
-        let id = self.new_attempt_id();
-        let (from, to) = (utterance.first_frame, self.frame);
-        let voiced_frames = utterance.voiced_frames;
-        self.attempt = Some(Attempt {
-            id,
-            stage: Stage::Transcribing,
-            speech_end: utterance.last_voiced_at,
-            quiet_since: utterance.last_voiced_at,
-            from,
-            to,
-            voiced_frames,
-            thinking: false,
-            committed: false,
-            clause: false,
-            reply_done: false,
-            retries: 0,
-            fillers: 0,
-        });
-        self.actions.push_back(Action::Transcribe {
-            id,
-            from,
-            to,
-            voiced_frames,
-        });
-    }
-
-    fn new_attempt_id(&mut self) -> AttemptId {
-        let id = AttemptId(self.next_attempt);
-        self.next_attempt += 1;
-        id
-    }
-
-    fn drop_attempt(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            self.actions.push_back(Action::Drop { id: attempt.id });
-        }
-    }
-
-    /// When the attempt may be committed, as far as is known now.
-    fn commit_at(&self, attempt: &Attempt) -> Option<Instant> {
-        if attempt.committed {
-            return None;
-        }
-        let hangover_ms = match attempt.stage {
-            Stage::Transcribing => return None,
-            // Nobody interrupted: what was paused is to go on soon.
-            Stage::Heard(Hearing::Backchannel | Hearing::Nothing | Hearing::Unclear) if self.held => {
-                self.config.hangover_short_ms
-            }
-            Stage::Heard(Hearing::Speech(Completeness::Short) | Hearing::Farewell) => {
-                self.config.hangover_short_ms
-            }
-            Stage::Heard(Hearing::Speech(Completeness::Finished)) => self.config.hangover_finished_ms,
-            Stage::Heard(Hearing::Speech(Completeness::Open)) => self.config.hangover_open_ms,
-            Stage::Heard(
-                Hearing::Speech(Completeness::Unknown)
-                | Hearing::Backchannel
-                | Hearing::Unclear
-                | Hearing::Nothing
-                | Hearing::Failed,
-            ) => self.config.hangover_unknown_ms,
-        };
-        Some(attempt.speech_end + ms(hangover_ms))
-    }
-
-    fn check_commit(&mut self, now: Instant) {
-        if self
-            .attempt
-            .and_then(|a| self.commit_at(&a))
-            .is_some_and(|at| now >= at)
-        {
-            self.commit(now);
-        }
-    }
-
-    fn commit(&mut self, now: Instant) {
-        let muttered = |a: Attempt| {
-            matches!(
-                a.stage,
-                Stage::Heard(Hearing::Backchannel | Hearing::Nothing | Hearing::Unclear)
-            )
-        };
-        if self.held && self.attempt.is_some_and(muttered) {
-            return self.resume();
-        }
-        let Some(attempt) = &mut self.attempt else { return };
-        let open = matches!(
-            attempt.stage,
-            Stage::Transcribing | Stage::Heard(Hearing::Speech(_) | Hearing::Failed)
-        );
-        if attempt.committed && open {
-            return;
-        }
-        let id = attempt.id;
-        match attempt.stage {
-            // The longest utterance was cut here; its answer follows its transcript.
-            Stage::Transcribing | Stage::Heard(Hearing::Speech(_) | Hearing::Failed) => {
-                attempt.committed = true;
-                let think = !attempt.thinking && attempt.stage != Stage::Transcribing;
-                attempt.thinking |= think;
-                self.actions.push_back(Action::Commit { id });
-                if think {
-                    self.actions.push_back(Action::Think {
-                        id,
-                        speculative: false,
-                    });
-                }
-            }
-            Stage::Heard(Hearing::Farewell) => {
-                self.actions.push_back(Action::Commit { id });
-                self.actions.push_back(Action::TurnDone { id });
-                self.attempt = None;
-                self.utterance = None;
-                self.turns += 1;
-                self.end(Phrase::Goodbye, EndCause::Farewell, now);
-            }
-            Stage::Heard(Hearing::Unclear) => {
-                self.drop_attempt();
-                self.utterance = None;
-                self.fail_turn(Phrase::Unclear, now);
-            }
-            Stage::Heard(Hearing::Nothing | Hearing::Backchannel) => {
-                let noticed = attempt.voiced_frames * 20 >= NOTICED_MS;
-                self.drop_attempt();
-                self.utterance = None;
-                // Noise neither answers nor postpones "are you still there?".
-                self.idle_since = self.idle_since.or(Some(now));
-                if noticed {
-                    self.noises += 1;
-                    if self.noises <= MOST_NOISES {
-                        self.say(Phrase::Unclear);
-                    } else {
-                        self.ask_still_there(now);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Something was said and could not be served: a phrase says so, or ends the call when it happens too often.
-    fn fail_turn(&mut self, phrase: Phrase, now: Instant) {
-        self.failed_turns += 1;
-        if self.failed_turns >= self.config.max_failed_turns {
-            self.end(Phrase::Trouble, EndCause::Trouble, now);
-        } else {
-            self.say(phrase);
-        }
-    }
-
-    fn give_up(&mut self, now: Instant) {
-        self.drop_attempt();
-        self.utterance = None;
-        self.fail_turn(Phrase::CannotAnswer, now);
-    }
-
     fn check_dead_air(&mut self, now: Instant) {
         let Some(attempt) = &mut self.attempt else { return };
         if self.playing || self.said || (attempt.committed && attempt.clause && attempt.reply_done) {
@@ -816,20 +493,6 @@ impl TurnMachine {
         } else {
             self.asked_still_there += 1;
             self.say(Phrase::StillThere);
-        }
-    }
-
-    fn on_reply_played(&mut self, now: Instant) {
-        let Some(attempt) = self.attempt.take() else {
-            return;
-        };
-        self.utterance = None;
-        self.count_heard(Some(attempt.id));
-        self.actions.push_back(Action::TurnDone { id: attempt.id });
-        if self.turns >= self.config.max_turns {
-            self.end(Phrase::MaxTurns, EndCause::MaxTurns, now);
-        } else {
-            self.idle_since = Some(now);
         }
     }
 
