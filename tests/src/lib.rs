@@ -3,6 +3,9 @@
 //! Programs come from `ATTENDANT_BIN_DIR`, else from the build directory of the tests themselves. Missing programs or
 //! models fail a test with the command that gets them; nothing is skipped.
 
+pub mod network;
+pub mod phone;
+
 use std::{
     fs,
     io::ErrorKind,

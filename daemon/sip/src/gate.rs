@@ -168,7 +168,7 @@ impl Gate {
             self.unanswered.fetch_add(1, Ordering::Relaxed);
             return Judged::Drop;
         }
-        let extra = if status == 405 {
+        let extra = if matches!(status, 405 | 501) {
             format!("Allow: {ALLOW}\r\n")
         } else {
             String::new()

@@ -308,6 +308,10 @@ async fn handle_new(
     }
     match tx.original.method {
         Method::Invite => handle_invite(core, tx, events).await,
+        // What an INVITE would hear now (RFC 3261 §11.2): a dispatcher that probes sees a full appliance.
+        Method::Options if core.calls.active() >= core.config.max_calls => {
+            answer(tx, StatusCode::BusyHere, Vec::new()).await
+        }
         Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
         Method::Bye | Method::Info | Method::Update | Method::PRack | Method::Cancel => {
             answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await
@@ -321,12 +325,13 @@ async fn handle_invite(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
-    let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
-        return answer(tx, StatusCode::BusyHere, Vec::new()).await;
-    };
+    // First: a refusal waits for its ACK, and must not hold a place meanwhile.
     let offer = match read_offer(&tx.original) {
         Ok(offer) => offer,
         Err((status, headers)) => return answer(tx, status, headers).await,
+    };
+    let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
+        return answer(tx, StatusCode::BusyHere, Vec::new()).await;
     };
     let prepared = match prepare(core, &tx, offer, permit) {
         Ok(prepared) => prepared,

@@ -22,10 +22,16 @@ mod config;
 mod core;
 mod digest;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod gate;
+mod grammar;
 mod incoming;
 mod inspector;
 mod media;
+#[cfg(test)]
+#[path = "../tests/common/mutate.rs"]
+mod mutate;
 mod outgoing;
 mod ports;
 mod redact;

@@ -303,6 +303,7 @@ fn parse_connection(value: &str) -> Result<Connection, SdpError> {
     let address = address.split('/').next().unwrap_or(address);
     match address.parse() {
         Ok(ip) => Ok(Connection::Ip(ip)),
+        Err(_) if address.is_empty() => Err(SdpError::Malformed("c=")),
         Err(_) => Ok(Connection::Host(address.to_string())),
     }
 }

@@ -26,6 +26,8 @@ use crate::wire::{self, Framing};
 const MAX_CONNECTIONS: usize = 64;
 /// A silent connection is closed after this.
 const IDLE: Duration = Duration::from_secs(600);
+/// What has begun must go on: half a message is no reason to wait (RFC 4475 §3.1.2.2).
+const HALF_MESSAGE: Duration = Duration::from_secs(32);
 /// A stranger must come to the point.
 const STRANGER_IDLE: Duration = Duration::from_secs(10);
 /// A peer that does not read is given up after this.
@@ -142,7 +144,11 @@ impl Link {
         let mut buffer = Vec::with_capacity(wire::MAX_MESSAGE);
         loop {
             let known = self.gate.is_known(self.source.ip());
-            let patience = if known { IDLE } else { STRANGER_IDLE };
+            let patience = match (known, buffer.is_empty()) {
+                (true, true) => IDLE,
+                (true, false) => HALF_MESSAGE,
+                (false, _) => STRANGER_IDLE,
+            };
             match tokio::time::timeout(patience, read.read_buf(&mut buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
                 _ => return,

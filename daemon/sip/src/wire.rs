@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 
 use rsipstack::sip::{HeadersExt as _, SipMessage, ToTypedHeader as _, typed};
 
+use crate::grammar;
+
 /// Methods we accept, as written into Allow.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO";
-/// What the library's parser knows; anything else is answered 405 here.
+/// What the library's parser knows; anything else is answered 501 here.
 const KNOWN_METHODS: &[&str] = &[
     "ACK",
     "BYE",
@@ -159,7 +161,8 @@ impl Head {
 /// # Errors
 /// [`Rejected`] with the answer it deserves, if any.
 pub(crate) fn check(bytes: &[u8], framing: Framing) -> Result<Checked, Rejected> {
-    let (head_len, body_at) = find_head_end(bytes).ok_or(Rejected::Drop("no end of headers"))?;
+    let end = find_head_end(bytes);
+    let (head_len, body_at) = end.unwrap_or((bytes.len(), bytes.len()));
     let head_bytes = bytes.get(..head_len).unwrap_or_default();
     let body = bytes.get(body_at..).unwrap_or_default();
     let head = parse_head(head_bytes)?;
@@ -178,8 +181,8 @@ pub(crate) fn check(bytes: &[u8], framing: Framing) -> Result<Checked, Rejected>
     if bytes.len() > MAX_MESSAGE {
         return Err(reject(513, "Message Too Large"));
     }
-    if head_bytes.contains(&0) {
-        return Err(reject(400, "Bad Request: NUL in a header"));
+    if end.is_none() {
+        return Err(reject(400, "Bad Request: no blank line after the headers"));
     }
     let body = match declared_length(&head) {
         Ok(None) if framing == Framing::Datagram => body,
@@ -191,6 +194,9 @@ pub(crate) fn check(bytes: &[u8], framing: Framing) -> Result<Checked, Rejected>
     };
     if !is_response {
         check_request(&head).map_err(|(status, phrase)| reject(status, phrase))?;
+    }
+    if head_bytes.contains(&0) {
+        return Err(reject(400, "Bad Request: NUL in a header"));
     }
     let repaired = rebuild(&head, body);
     let message = SipMessage::try_from(repaired.as_slice()).map_err(|_| reject(400, "Bad Request"))?;
@@ -257,6 +263,15 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Rejected> {
                 .push((name.trim().to_string(), value.trim().to_string()));
         }
     }
+    for (name, value) in &mut head.headers {
+        let full = compact(name).map_or_else(|| name.to_ascii_lowercase(), str::to_string);
+        match full.as_str() {
+            "via" => *value = grammar::tighten(value, true),
+            "from" | "to" => *value = grammar::repair_address(value),
+            "contact" => *value = grammar::tighten(value, false),
+            _ => {}
+        }
+    }
     Ok(head)
 }
 
@@ -281,6 +296,14 @@ fn check_request(head: &Head) -> Result<(), (u16, &'static str)> {
         if count == 0 || (count > 1 && name != "via") {
             return Err((400, phrase));
         }
+        let sound = match name {
+            "via" => head.values(name).all(grammar::is_sound_via),
+            "from" | "to" => head.values(name).all(grammar::is_closed),
+            _ => true,
+        };
+        if !sound {
+            return Err((400, phrase));
+        }
     }
     let cseq = head.value("cseq").unwrap_or_default();
     let mut cseq = cseq.split_whitespace();
@@ -291,8 +314,12 @@ fn check_request(head: &Head) -> Result<(), (u16, &'static str)> {
     if number.is_none() || cseq.next() != Some(method) || cseq.next().is_some() {
         return Err((400, "Bad Request: CSeq"));
     }
+    // Known, but not served, is 405 and comes later (RFC 3261 §8.2.1, §21.5.2).
     if method.is_empty() || !KNOWN_METHODS.contains(&method) {
-        return Err((405, "Method Not Allowed"));
+        return Err((501, "Not Implemented"));
+    }
+    if !grammar::is_sound_uri(uri) {
+        return Err((400, "Bad Request: Request-URI"));
     }
     let scheme = uri.split(':').next().unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("sip")
@@ -301,7 +328,24 @@ fn check_request(head: &Head) -> Result<(), (u16, &'static str)> {
     {
         return Err((416, "Unsupported URI Scheme"));
     }
+    if method == "INVITE" && !accepts_sdp(head) {
+        return Err((406, "Not Acceptable: we speak application/sdp"));
+    }
     Ok(())
+}
+
+/// Whether an answer may carry SDP; without Accept it may (RFC 3261 §20.1).
+fn accepts_sdp(head: &Head) -> bool {
+    let mut ranges = head
+        .values("accept")
+        .flat_map(|value| value.split(','))
+        .peekable();
+    let any = ["application/sdp", "application/*", "*/*"];
+    ranges.peek().is_none()
+        || ranges.any(|range| {
+            let range = range.split(';').next().unwrap_or_default().trim();
+            any.iter().any(|a| a.eq_ignore_ascii_case(range))
+        })
 }
 
 /// What the library would otherwise trip over later, silently.
@@ -414,6 +458,7 @@ fn compact(name: &str) -> Option<&'static str> {
         "t" | "T" => "to",
         "i" | "I" => "call-id",
         "l" | "L" => "content-length",
+        "m" | "M" => "contact",
         _ => return None,
     })
 }
@@ -449,7 +494,18 @@ mod tests {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<u16>);
         let cases: &[Case] = &[
             ("good", &[], Some(0)),
-            ("unknown method", &[("INVITE", "DANCE")], Some(405)),
+            ("unknown method", &[("INVITE", "DANCE")], Some(501)),
+            ("known, refused later", &[("INVITE", "PUBLISH")], Some(0)),
+            (
+                "no SDP accepted",
+                &[("Max-Forwards: 70", "Accept: text/plain, text/html;q=1")],
+                Some(406),
+            ),
+            (
+                "SDP accepted",
+                &[("Max-Forwards: 70", "Accept: text/plain, Application/SDP;level=1")],
+                Some(0),
+            ),
             ("version", &[("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")], Some(505)),
             ("no Call-ID", &[("Call-ID: c1\r\n", "")], Some(400)),
             (
@@ -486,7 +542,7 @@ mod tests {
                 &[("Via: SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK1;rport\r\n", "")],
                 Some(400),
             ),
-            ("no end", &[("\r\n\r\n", "\r\n")], None),
+            ("no end", &[("\r\n\r\n", "\r\n")], Some(400)),
         ];
         for (case, replace, want) in cases {
             assert_eq!(status(&invite(replace)), *want, "{case}");
@@ -532,10 +588,9 @@ mod tests {
         else {
             panic!("accepted");
         };
-        let text =
-            String::from_utf8(head.answer(405, "Method Not Allowed", "Allow: BYE\r\n").unwrap()).unwrap();
+        let text = String::from_utf8(head.answer(501, "Not Implemented", "Allow: BYE\r\n").unwrap()).unwrap();
         for part in [
-            "SIP/2.0 405",
+            "SIP/2.0 501",
             "Via: SIP/2.0/UDP 127.0.0.1:5070",
             "Call-ID: c1",
             "CSeq: 1 DANCE",

@@ -1,5 +1,8 @@
 //! A daemon in the tests' own network, and what can be asked of it.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -24,15 +27,25 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one on 192.0.2.1 port 5060 that lets 192.0.2.2 call; `more` goes into its `[sip]` part and after.
+    /// Starts one on 192.0.2.1 port 5060; `more` goes into its `[sip]` part and after.
     pub fn start(more: &str) -> Result<Daemon> {
+        Daemon::start_on("192.0.2.1:5060", more)
+    }
+
+    /// Starts one on another address.
+    pub fn start_on(address: &str, more: &str) -> Result<Daemon> {
+        Daemon::start_with_calls(address, 64, more)
+    }
+
+    /// Starts one that takes so many calls at once.
+    pub fn start_with_calls(address: &str, calls: usize, more: &str) -> Result<Daemon> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("attendant.toml");
         let text = format!(
             "profile = \"small\"\ndata_dir = {:?}\n\
-             [limits]\ncalls = 40\n\
+             [limits]\ncalls = {calls}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\
-             [sip]\nudp = \"192.0.2.1:5060\"\ntcp = \"192.0.2.1:5060\"\n{more}\n",
+             [sip]\nudp = \"{address}\"\ntcp = \"{address}\"\n{more}\n",
             dir.path()
         );
         fs::write(&config, text)?;
@@ -63,6 +76,18 @@ impl Daemon {
             }
         }
         bail!("the daemon did not get ready; its own words are above")
+    }
+
+    /// Kills it as a power failure would; its data stay.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Where its database lives.
@@ -128,7 +153,7 @@ impl Drop for Daemon {
 }
 
 /// A program of ours: where `make test` says, otherwise beside this test's own directory.
-fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let dir = match std::env::var_os("ATTENDANT_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => std::env::current_exe()?

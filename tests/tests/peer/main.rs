@@ -8,46 +8,18 @@
 
 mod daemon;
 
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use attendant_store::Store;
+use attendant_tests::network::{away, in_own_network};
 
 use crate::daemon::{Daemon, wait_for};
 
-/// Set within the network.
-const INSIDE: &str = "ATTENDANT_TEST_NETWORK";
 const TRUNK: &str = "[[sip.peer]]\nname = \"away\"\naddress = \"192.0.2.2\"";
 /// "Which folder should I save the message to?", 8 kHz, from Debian's asterisk-core-sounds-en-wav.
 const HUMAN: &str = "/usr/share/asterisk/sounds/en_US_f_Allison/vm-savefolder.wav";
-
-/// Runs `test` inside a network of its own: outside, this test starts itself there and takes over the verdict.
-fn in_own_network(name: &str, test: fn() -> Result<()>) -> Result<()> {
-    if std::env::var_os(INSIDE).is_some() {
-        return test();
-    }
-    let status = Command::new(peers().join("net.sh"))
-        .arg(std::env::current_exe()?)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .context("starting net.sh")?;
-    ensure!(status.success(), "failed within its network; see above");
-    Ok(())
-}
-
-fn peers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peer")
-}
-
-/// A script of `tests/peer`, run on the other host.
-fn away(script: &str) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", "away"]).arg(peers().join(script));
-    command
-}
 
 /// What a peer's script said in its one line, if it is content.
 fn said(command: &mut Command) -> Result<String> {

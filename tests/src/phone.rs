@@ -1,0 +1,229 @@
+//! A telephone by hand: one call over plain sockets, so that each packet can be as odd as some networks make it.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// An answer comes within this.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// One packet of G.711.
+const PTIME: Duration = Duration::from_millis(20);
+/// µ-law silence.
+const SILENCE: u8 = 0xff;
+
+/// What the telephone says of its own address in the description it sends.
+pub enum Behind {
+    /// Its real address.
+    Nothing,
+    /// An address that leads nowhere from outside, as behind a NAT that nobody helps.
+    Nat,
+}
+
+/// A call that has been answered.
+pub struct Phone {
+    sip: UdpSocket,
+    rtp: UdpSocket,
+    daemon: SocketAddr,
+    /// Where the daemon listens for audio.
+    remote: SocketAddr,
+    to: String,
+    call_id: String,
+    cseq: u32,
+    described: SocketAddr,
+    sequence: u16,
+    next_packet: Instant,
+}
+
+impl Phone {
+    /// Calls, and acknowledges the answer.
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn call(daemon: &str, behind: &Behind) -> Result<Phone> {
+        let sip = UdpSocket::bind("127.0.0.1:0")?;
+        let rtp = UdpSocket::bind("127.0.0.1:0")?;
+        rtp.set_nonblocking(true)?;
+        let daemon: SocketAddr = daemon.parse()?;
+        let described = match behind {
+            Behind::Nothing => rtp.local_addr()?,
+            Behind::Nat => SocketAddr::from(([10, 255, 255, 1], 9)),
+        };
+        let mut phone = Phone {
+            call_id: format!("phone{}", sip.local_addr()?.port()),
+            sip,
+            rtp,
+            daemon,
+            remote: daemon,
+            to: format!("<sip:attendant@{daemon}>"),
+            cseq: 0,
+            described,
+            sequence: 0,
+            next_packet: Instant::now(),
+        };
+        let answer = phone.offer("sendrecv")?;
+        let value = |prefix: &str| {
+            answer
+                .lines()
+                .find_map(|line| line.strip_prefix(prefix))
+                .map(str::trim)
+        };
+        phone.to = value("To: ").context("no To")?.to_owned();
+        let ip = value("c=IN IP4 ").context("no address")?;
+        let port = value("m=audio ")
+            .and_then(|m| m.split(' ').next())
+            .context("no port")?;
+        phone.remote = format!("{ip}:{port}").parse()?;
+        phone.acknowledge()?;
+        phone.next_packet = Instant::now();
+        Ok(phone)
+    }
+
+    /// A re-INVITE with this direction.
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn reinvite(&mut self, direction: &str) -> Result<String> {
+        let answer = self.offer(direction)?;
+        self.acknowledge()?;
+        Ok(answer)
+    }
+
+    fn offer(&mut self, direction: &str) -> Result<String> {
+        let (ip, port) = (self.described.ip(), self.described.port());
+        let sdp = format!(
+            "v=0\r\no=- 1 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 101\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na={direction}\r\n",
+            self.cseq + 1
+        );
+        self.request("INVITE", "Content-Type: application/sdp\r\n", &sdp)
+    }
+
+    fn acknowledge(&mut self) -> Result<()> {
+        let ack = self.message("ACK", self.cseq, "", "")?;
+        self.sip.send_to(ack.as_bytes(), self.daemon)?;
+        Ok(())
+    }
+
+    /// A request in the call; its 200.
+    ///
+    /// # Errors
+    /// When the final answer is another one, or none comes.
+    pub fn request(&mut self, method: &str, headers: &str, body: &str) -> Result<String> {
+        self.cseq += 1;
+        let request = self.message(method, self.cseq, headers, body)?;
+        let mut buffer = [0; 8192];
+        let until = Instant::now() + PATIENCE;
+        self.sip.set_read_timeout(Some(Duration::from_millis(500)))?;
+        self.sip.send_to(request.as_bytes(), self.daemon)?;
+        while Instant::now() < until {
+            let Ok((length, _)) = self.sip.recv_from(&mut buffer) else {
+                self.sip.send_to(request.as_bytes(), self.daemon)?;
+                continue;
+            };
+            let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if answer.starts_with("SIP/2.0 1") || !answer.contains(&format!("CSeq: {} {method}", self.cseq)) {
+                continue;
+            }
+            ensure!(answer.starts_with("SIP/2.0 200"), "{method}: {answer}");
+            return Ok(answer);
+        }
+        bail!("{method} was not answered")
+    }
+
+    fn message(&self, method: &str, cseq: u32, headers: &str, body: &str) -> Result<String> {
+        let (me, daemon, to, id) = (self.sip.local_addr()?, self.daemon, &self.to, &self.call_id);
+        Ok(format!(
+            "{method} sip:attendant@{daemon} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{id}{method}{cseq};rport\r\n\
+             From: <sip:phone@{me}>;tag=phone\r\nTo: {to}\r\nCall-ID: {id}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:phone@{me}>\r\nMax-Forwards: 70\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    /// Sends silence for so long, and counts the packets that come, and those of them that are no silence.
+    ///
+    /// # Errors
+    /// The socket's own; a BYE of the daemon.
+    pub fn listen(&mut self, time: Duration) -> Result<Heard> {
+        let until = Instant::now() + time;
+        self.next_packet = Instant::now();
+        let mut heard = Heard::default();
+        while Instant::now() < until {
+            self.send_packet(
+                &[SILENCE; 160],
+                0,
+                self.sequence,
+                u32::from(self.sequence) * 160,
+                false,
+            )?;
+            self.hear(&mut heard)?;
+        }
+        Ok(heard)
+    }
+
+    /// Presses a key: RFC 4733, 100 ms, the end three times.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn press(&mut self, key: u8) -> Result<()> {
+        let timestamp = u32::from(self.sequence) * 160;
+        for n in 1..=8u16 {
+            let end = if n > 5 { 0x80 } else { 0 };
+            let [high, low] = (160 * n.min(6)).to_be_bytes();
+            self.send_packet(&[key, end | 10, high, low], 101, self.sequence, timestamp, n == 1)?;
+        }
+        self.listen(Duration::from_millis(150))?;
+        Ok(())
+    }
+
+    fn send_packet(
+        &mut self,
+        payload: &[u8],
+        payload_type: u8,
+        sequence: u16,
+        timestamp: u32,
+        marker: bool,
+    ) -> Result<()> {
+        let mut packet = vec![0x80, payload_type | if marker { 0x80 } else { 0 }];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend(0x5050_5050_u32.to_be_bytes());
+        packet.extend(payload);
+        // Where audio goes while nobody listens there (on hold, say) is not the caller's affair.
+        let _ = self.rtp.send_to(&packet, self.remote);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.next_packet += PTIME;
+        std::thread::sleep(self.next_packet.saturating_duration_since(Instant::now()));
+        Ok(())
+    }
+
+    fn hear(&mut self, heard: &mut Heard) -> Result<()> {
+        let mut buffer = [0; 2048];
+        while let Ok((length, _)) = self.rtp.recv_from(&mut buffer) {
+            let Some(payload) = buffer.get(12..length) else {
+                continue;
+            };
+            heard.packets += 1;
+            // µ-law codes are loud where their low bits are small.
+            heard.voiced += u32::from(payload.iter().any(|code| (code & 0x7f) < 0x50));
+        }
+        self.sip.set_nonblocking(true)?;
+        while let Ok((length, _)) = self.sip.recv_from(&mut buffer) {
+            heard.hung_up |= buffer[..length].starts_with(b"BYE ");
+        }
+        self.sip.set_nonblocking(false)?;
+        Ok(())
+    }
+}
+
+/// What came in some time.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Heard {
+    /// RTP packets.
+    pub packets: u32,
+    /// Those with sound in them.
+    pub voiced: u32,
+    /// The daemon sent BYE.
+    pub hung_up: bool,
+}
