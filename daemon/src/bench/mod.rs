@@ -23,7 +23,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use attendant_models::Profile;
 use clap::Args;
 
-use crate::caller::line::EchoPath;
+use crate::caller::{line::EchoPath, weather::Weather};
 
 /// Arguments of `attendant bench`.
 #[derive(Debug, Clone, Args)]
@@ -58,9 +58,21 @@ pub struct BenchArgs {
     /// The caller's telephone sends back what it plays: level and delay, e.g. -12:120 [dB:ms]
     #[arg(long, value_name = "DB:MS", allow_hyphen_values = true)]
     pub echo: Option<EchoPath>,
-    /// Share of the caller's packets that are lost [%]
+    /// Share of packets that are lost, each way [%]
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     pub loss: f64,
+    /// Losses come in bursts of so many packets, on average
+    #[arg(long, value_name = "PACKETS", default_value_t = 1.0)]
+    pub burst: f64,
+    /// Packets are delayed by up to so much, each way [ms]
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    pub jitter: f64,
+    /// Share of packets that are overtaken by the next two [%]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub reorder: f64,
+    /// Share of packets that come twice [%]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub duplicate: f64,
     /// Switch a technique off, to see its share; may be repeated
     #[arg(long, value_enum, value_name = "TECHNIQUE")]
     pub without: Vec<Technique>,
@@ -79,6 +91,18 @@ pub struct BenchArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+impl BenchArgs {
+    fn weather(&self) -> Weather {
+        Weather {
+            loss_percent: self.loss,
+            burst_packets: self.burst,
+            jitter_ms: self.jitter,
+            reorder_percent: self.reorder,
+            duplicate_percent: self.duplicate,
+        }
+    }
 }
 
 /// What can be switched off.

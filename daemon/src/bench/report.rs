@@ -58,8 +58,8 @@ pub struct Setup {
     pub noise_dbov: Option<f64>,
     /// What the caller's telephone sent back of what it played.
     pub echo: Option<EchoPath>,
-    /// Share of the caller's packets that were lost [%].
-    pub loss_percent: f64,
+    /// What the network did to packets.
+    pub weather: crate::caller::weather::Weather,
     /// Techniques switched off.
     pub without: Vec<Technique>,
     /// Bounds of turn-taking other than the defaults, KEY=VALUE.

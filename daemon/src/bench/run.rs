@@ -135,7 +135,7 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         concurrent_calls: args.calls,
         noise_dbov: noise(args),
         echo: args.echo,
-        loss_percent: args.loss,
+        weather: args.weather(),
         without: args.without.clone(),
         bounds: args
             .bound
@@ -292,7 +292,7 @@ async fn place_one(
         longest: LONGEST_PER_TURN * (script.utterances.len() as u32 + 1),
         noise_dbov: noise(args),
         echo: args.echo,
-        loss_percent: args.loss,
+        weather: args.weather(),
         seed: args.seed.wrapping_mul(1000).wrapping_add(script.number as u64),
     };
     let report = place(sip, plan).await?;

@@ -163,7 +163,7 @@ fn try_run(args: CallArgs) -> Result<ExitCode, CommandError> {
         longest: Duration::from_secs(args.longest),
         noise_dbov: None,
         echo: None,
-        loss_percent: 0.0,
+        weather: crate::caller::weather::Weather::default(),
         seed: 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

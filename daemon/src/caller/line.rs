@@ -27,6 +27,7 @@ use super::{
     measure::{PACKET_SAMPLES, Spoken, Track, WIRE_RATE_HZ, WireNs, is_voiced, voiced_span},
     script::{Action, Conductor},
     stamp,
+    weather::{Relay, Weather},
 };
 
 /// Packet time [ns].
@@ -174,8 +175,8 @@ pub struct Orders {
     pub noise_dbov: Option<f64>,
     /// What comes back of what the caller hears.
     pub echo: Option<EchoPath>,
-    /// Share of our packets that get lost [%].
-    pub loss_percent: f64,
+    /// What the network does to packets, both ways; fair weather has no relay in between.
+    pub weather: Weather,
     /// For noise, losses, sequence number and timestamp.
     pub seed: u64,
 }
@@ -230,7 +231,14 @@ pub fn converse(
     let realtime = stamp::ask_realtime();
     let mut sender = Sender::new(remote, codec, orders.noise_dbov, orders.seed);
     sender.echo = orders.echo.map(Echo::new);
-    sender.loss = orders.loss_percent / 100.0;
+    let relay = |to| match orders.weather.is_fair() {
+        true => Ok(None),
+        false => Relay::start(socket.local_addr()?, to, orders.weather, orders.seed).map(Some),
+    };
+    let mut between = relay(remote)?;
+    if let Some(relay) = &between {
+        sender.remote = relay.address;
+    }
     let now = stamp::realtime();
     let mut trace = Trace {
         from: now,
@@ -256,7 +264,11 @@ pub fn converse(
             due + PTIME_NS
         };
         match signals.try_recv() {
-            Ok(Signal::Remote(address, codec)) => (sender.remote, sender.codec) = (address, codec),
+            Ok(Signal::Remote(address, codec)) => {
+                between = relay(address)?;
+                sender.remote = between.as_ref().map_or(address, |relay| relay.address);
+                sender.codec = codec;
+            }
             Ok(Signal::Cleared) | Err(TryRecvError::Disconnected) => {
                 trace.ended = Ended::ByOther;
                 break;
@@ -341,8 +353,6 @@ struct Sender {
     /// Amplitude of the room's noise [samples].
     noise: f64,
     echo: Option<Echo>,
-    /// Share of packets that get lost.
-    loss: f64,
     random: StdRng,
 }
 
@@ -372,7 +382,6 @@ impl Sender {
             current: None,
             noise,
             echo: None,
-            loss: 0.0,
             random,
         }
     }
@@ -427,12 +436,7 @@ impl Sender {
             };
         }
         let at = stamp::realtime();
-        let lost = self.loss > 0.0 && self.random.random_bool(self.loss.clamp(0.0, 1.0));
-        match if lost {
-            Ok(0)
-        } else {
-            socket.send_to(&datagram, self.remote)
-        } {
+        match socket.send_to(&datagram, self.remote) {
             Ok(_) => {}
             // The other side's socket is closed; its BYE is on the way.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -577,7 +581,7 @@ mod tests {
             longest: Duration::from_secs(10),
             noise_dbov: None,
             echo: None,
-            loss_percent: 0.0,
+            weather: Weather::default(),
             seed: 1,
         };
         let (_keep, signals) = mpsc::channel();
@@ -614,7 +618,7 @@ mod tests {
             longest: Duration::from_secs(10),
             noise_dbov: Some(-60.0),
             echo: None,
-            loss_percent: 0.0,
+            weather: Weather::default(),
             seed: 1,
         };
         let remote = ours.local_addr().unwrap();

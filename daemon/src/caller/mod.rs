@@ -23,6 +23,7 @@ pub mod measure;
 pub mod script;
 pub mod speech;
 pub mod stamp;
+pub mod weather;
 pub mod workers;
 
 use std::{
@@ -99,8 +100,8 @@ pub struct CallPlan {
     pub noise_dbov: Option<f64>,
     /// What comes back of what the caller hears.
     pub echo: Option<line::EchoPath>,
-    /// Share of the caller's packets that get lost [%].
-    pub loss_percent: f64,
+    /// What the network does to packets, both ways.
+    pub weather: weather::Weather,
     /// For noise and RTP's random start values.
     pub seed: u64,
 }
@@ -195,7 +196,7 @@ pub async fn place(sip: &Sip, plan: CallPlan) -> Result<CallReport, CallError> {
         longest: plan.longest,
         noise_dbov: plan.noise_dbov,
         echo: plan.echo,
-        loss_percent: plan.loss_percent,
+        weather: plan.weather,
         seed: plan.seed,
     };
     let established = sip.invite(&plan.target, plan.credentials).await?;
