@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh build    to build and run
 #   scripts/setup.sh test     besides, for the tests: real telephony peers and recorded human speech
+#   scripts/setup.sh peer     besides, for the long tests: more peers, and Asterisk 22 in a chroot of Debian sid (342 MB)
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -21,6 +22,12 @@ test_packages="
     sip-tester kamailio baresip-core iproute2   SIP peers, and network namespaces to run them in
     asterisk-core-sounds-en asterisk-core-sounds-en-wav     a human voice with known text
     asterisk-moh-opsound-wav                    music on hold, which is no speech
+"
+
+peer_packages="
+    linphone-cli                                another softphone
+    mmdebstrap                                  makes the chroot with Asterisk
+    openssl                                     a certificate for it
 "
 
 # The package names in a list above: what stands before two or more blanks and a comment.
@@ -62,7 +69,8 @@ wanted=$(names "$build_packages")
 case ${1:-build} in
     build) ;;
     test) wanted="$wanted $(names "$test_packages")" ;;
-    *) fail "unknown part '$1'; say build or test" ;;
+    peer) wanted="$wanted $(names "$test_packages") $(names "$peer_packages")" ;;
+    *) fail "unknown part '$1'; say build, test or peer" ;;
 esac
 
 # shellcheck disable=SC2086  # one word per package
@@ -79,7 +87,28 @@ if ! rust_suffices; then
     say "Rust $rust_wanted or newer is needed; found: $(cargo --version 2>/dev/null || echo none)."
     missing="$missing $rust_packages"
 fi
-[ -n "$missing" ] || exit 0
+
+# Debian 12 has no Asterisk, sid has: a chroot, made once and only read by the tests.
+asterisk() {
+    root=${ATTENDANT_ASTERISK:-${XDG_CACHE_HOME:-$HOME/.cache}/attendant/asterisk}
+    [ ! -x "$root/usr/sbin/asterisk" ] || return 0
+    # Where this machine gets its own packages from.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/*$') ||
+        fail "no Debian mirror among this machine's apt sources"
+    say "making a chroot with Asterisk from Debian sid (half a minute, 342 MB)"
+    mkdir -p "$(dirname "$root")"
+    rm -rf "$root.new"
+    mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
+        --include=asterisk sid "$root.new" "deb $mirror sid main" || fail "mmdebstrap could not make $root"
+    echo "127.0.0.1 localhost" >"$root.new/etc/hosts"
+    mv "$root.new" "$root"
+}
+finish() {
+    [ "$part" != peer ] || asterisk
+    exit 0
+}
+part=${1:-build}
+[ -n "$missing" ] || finish
 
 say "installing:$missing (1 to 3 minutes)"
 if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null 2>&1; then
@@ -103,3 +132,4 @@ hash -r
 rust_suffices || fail "Rust $rust_wanted or newer is still missing; found: $(cargo --version 2>/dev/null || echo none). \
 Install it with rustup, see that its cargo comes first in PATH, and start again."
 say "done"
+finish

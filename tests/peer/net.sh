@@ -7,7 +7,7 @@
 #   ip netns exec away COMMAND…           within it: runs COMMAND on `away`
 #
 # SIP peers such as baresip refuse to call over loopback; and nothing here can reach, or be reached from, the machine's
-# own network. Namespaces and addresses end with COMMAND: nothing is left behind, even after kill -9. Works as root, and
+# own network. Namespaces, addresses and processes end with COMMAND: nothing is left behind, even after kill -9. Works as root, and
 # for others where the kernel allows user namespaces. The addresses are for documentation (RFC 5737, RFC 3849): no
 # network uses them.
 set -eu
@@ -17,7 +17,7 @@ if [ "${1:-}" != --inside ]; then
     command -v ip >/dev/null 2>&1 || { echo "net.sh: 'ip' is missing (package iproute2)" >&2; exit 1; }
     if [ "$(id -u)" = 0 ]; then who=""; else who="--user --map-root-user"; fi
     # shellcheck disable=SC2086  # none or two words
-    exec unshare $who --net --mount --propagation private -- "$0" --inside "$@"
+    exec unshare $who --net --mount --pid --fork --kill-child --mount-proc --propagation private -- "$0" --inside "$@"
 fi
 shift
 

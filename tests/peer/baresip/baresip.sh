@@ -6,7 +6,8 @@
 #   tests/peer/baresip/baresip.sh SIP-URI SPOKEN.wav SECONDS DIR
 #
 # SPOKEN.wav: mono, 16 bit, 8000 Hz. DIR receives baresip's configuration, its log, and heard.wav.
-# With REGISTRAR, USER_NAME and USER_PASSWORD set it registers first.
+# With REGISTRAR, USER_NAME and USER_PASSWORD set it registers first. CODECS are what it offers, MEDIAENC how it encrypts
+# (srtp-mand). COMMANDS are keys and commands for it, each after some seconds: "5:x 8:X 10:1" (x: hold, X: resume, digits: keys).
 set -eu
 uri=${1:?SIP-URI} spoken=${2:?SPOKEN.wav} seconds=${3:?SECONDS} dir=${4:?DIR}
 mkdir -p "$dir"
@@ -19,13 +20,18 @@ python3 "$here/wav.py" pad "$spoken" "$seconds" "$dir/spoken.wav"
 sed -e "s|@MODULES@|$modules|" -e "s|@DIR@|$dir|" "$here/config" >"$dir/config"
 : >"$dir/contacts"
 if [ -n "${REGISTRAR:-}" ]; then
-    echo "<sip:${USER_NAME}@${REGISTRAR}>;auth_pass=${USER_PASSWORD};regint=60;audio_codecs=PCMU/8000/1,PCMA/8000/1" >"$dir/accounts"
+    echo "<sip:${USER_NAME}@${REGISTRAR}>;auth_pass=${USER_PASSWORD};regint=60;audio_codecs=${CODECS:-PCMU/8000/1,PCMA/8000/1}" >"$dir/accounts"
 else
-    echo "<sip:baresip@baresip.invalid>;regint=0;audio_codecs=PCMU/8000/1,PCMA/8000/1" >"$dir/accounts"
+    echo "<sip:baresip@baresip.invalid>;regint=0;audio_codecs=${CODECS:-PCMU/8000/1,PCMA/8000/1}${MEDIAENC:+;mediaenc=$MEDIAENC}" >"$dir/accounts"
 fi
 
+if [ -n "${COMMANDS:-}" ]; then
+    python3 "$here/keys.py" $COMMANDS &
+fi
 # -t: it hangs up and ends by itself.
-timeout $((seconds + 20)) baresip -f "$dir" -t "$seconds" -e "/dial $uri" >"$dir/log" 2>&1 </dev/null || :
+six=
+case $uri in *\[*) six=-6 ;; esac
+timeout $((seconds + 20)) baresip $six -f "$dir" -t "$seconds" -e "/dial $uri" >"$dir/log" 2>&1 </dev/null || :
 
 answered=no
 ! grep -q 'Call established' "$dir/log" || answered=yes

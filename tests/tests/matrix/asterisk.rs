@@ -1,0 +1,190 @@
+//! A real Asterisk 22: extension, trunk, queue, and the phones behind it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::cell::Cell;
+use crate::daemon::wait_for;
+use crate::phones::voiced_ms;
+use crate::sipp::{SDP, Script};
+use crate::site::{Site, has, keyed, understood};
+
+/// Where telephones on the other host find it.
+const PBX: &str = "192.0.2.2:5060";
+
+/// Asterisk calls the attendant by `trunk`, and runs `script` of its dial plan on its own side; until the call is over.
+fn originate(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
+    originate_to(site, &format!("PJSIP/attendant@{trunk}"), script)
+}
+
+fn originate_to(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
+    let before = site.sessions()?;
+    site.cli(&format!("channel originate {trunk} extension {script}@tests"))?;
+    let began = wait_for("the call", Duration::from_secs(20), || {
+        Ok(site.sessions()? > before)
+    });
+    if let Err(error) = began {
+        return Ok(refused(site).unwrap_or_else(|| Cell::Fails(format!("{error:#}"))));
+    }
+    site.daemon.wait_idle(Duration::from_secs(90))?;
+    Ok(Cell::Yes)
+}
+
+/// Whether the last answer in Asterisk's log refuses what the call asked for.
+fn refused(site: &Site) -> Option<Cell> {
+    let log = std::fs::read_to_string(site.dir.path().join("log/messages")).unwrap_or_default();
+    let answers = log.rsplit("SIP/2.0 ").next()?;
+    let status = answers.get(..3)?;
+    ["415", "420", "488"]
+        .contains(&status)
+        .then(|| Cell::NotYet(format!("answered {status}")))
+}
+
+fn call(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
+    site.call(|| originate(site, trunk, script), |_| Cell::Yes)
+}
+
+pub fn short_call(site: &Site) -> Result<Cell> {
+    call(site, "trunk", "short")
+}
+
+pub fn we_hang_up(site: &Site) -> Result<Cell> {
+    call(site, "trunk", "wait")
+}
+
+pub fn tcp(site: &Site) -> Result<Cell> {
+    call(site, "trunk-tcp", "short")
+}
+
+pub fn tls(site: &Site) -> Result<Cell> {
+    crate::phones::tls_known(site)
+}
+
+/// Asterisk's caller asks, we understand; we speak, Asterisk records it.
+pub fn speech(site: &Site) -> Result<Cell> {
+    spoken(site, "trunk")
+}
+
+fn spoken(site: &Site, trunk: &str) -> Result<Cell> {
+    site.call(|| originate(site, trunk, "speak"), understood)
+        .map(|cell| {
+            cell.and(|| {
+                let heard = voiced_ms(&site.dir.path().join("heard/rx.wav"));
+                match heard {
+                    Ok(ms) if ms > 2_000 => Cell::Yes,
+                    other => Cell::Fails(format!("Asterisk heard {other:?} ms of us")),
+                }
+            })
+        })
+}
+
+/// Registers, and is reached at what it registered.
+fn registered(site: &Site, extension: &str) -> Result<Cell> {
+    let mut contacts = String::new();
+    let came = wait_for("the registration", Duration::from_secs(90), || {
+        contacts = site.cli("pjsip show contacts")?;
+        Ok(contacts.contains(&format!("{extension}/sip:")))
+    });
+    if let Err(error) = came {
+        return Ok(Cell::Fails(format!("{error:#}: {contacts}")));
+    }
+    site.call(
+        || originate_to(site, &format!("PJSIP/{extension}"), "short"),
+        |_| Cell::Yes,
+    )
+}
+
+pub fn registered_md5(site: &Site) -> Result<Cell> {
+    registered(site, "200")
+}
+
+pub fn registered_sha256(site: &Site) -> Result<Cell> {
+    registered(site, "201")
+}
+
+fn keys_by(site: &Site, trunk: &str) -> Result<Cell> {
+    site.call(|| originate(site, trunk, "keys"), |record| keyed(record, "1234"))
+}
+
+pub fn keys(site: &Site) -> Result<Cell> {
+    keys_by(site, "trunk")
+}
+
+pub fn info_keys(site: &Site) -> Result<Cell> {
+    keys_by(site, "trunk-info")
+}
+
+pub fn inband_keys(site: &Site) -> Result<Cell> {
+    keys_by(site, "trunk-inband")
+}
+
+pub fn pcmu(site: &Site) -> Result<Cell> {
+    call(site, "trunk-ulaw", "short")
+}
+
+pub fn pcma(site: &Site) -> Result<Cell> {
+    call(site, "trunk", "short")
+}
+
+pub fn g722(site: &Site) -> Result<Cell> {
+    call(site, "trunk-g722", "short")
+}
+
+pub fn opus(site: &Site) -> Result<Cell> {
+    call(site, "trunk-opus", "short")
+}
+
+pub fn sdes(site: &Site) -> Result<Cell> {
+    call(site, "trunk-sdes", "short")
+}
+
+pub fn timers(site: &Site) -> Result<Cell> {
+    call(site, "trunk-timers", "short")
+}
+
+pub fn prack(site: &Site) -> Result<Cell> {
+    call(site, "trunk-100rel", "short")
+}
+
+/// A telephone behind Asterisk: sipp dials `number`.
+fn dial(
+    site: &Site,
+    number: &str,
+    script: &Script,
+    judge: fn(&attendant_store::SessionRecord) -> Cell,
+) -> Result<Cell> {
+    site.call(|| script.run(PBX, &["-s", number]), judge)
+}
+
+fn connected() -> Script {
+    Script::new().invite("", SDP).expect(200, "").ack("")
+}
+
+/// The telephone holds; Asterisk passes it on to us by a re-INVITE of its own.
+pub fn hold(site: &Site) -> Result<Cell> {
+    let script = connected()
+        .pause(1_000)
+        .invite("", &format!("{SDP}\na=sendonly"))
+        .expect(200, "")
+        .ack("")
+        .pause(1_500)
+        .invite("", &format!("{SDP}\na=sendrecv"))
+        .expect(200, "")
+        .ack("")
+        .pause(1_500)
+        .bye();
+    dial(site, "701", &script, |record| {
+        has(record, "hold", 1).and(|| has(record, "resume", 1))
+    })
+}
+
+/// Once the call is up, Asterisk takes itself out of the audio: its re-INVITE names the telephone's port.
+pub fn direct_media(site: &Site) -> Result<Cell> {
+    let script = connected().pause(1_000).answer_reinvite().pause(2_000).bye();
+    dial(site, "702", &script, |record| has(record, "media_changed", 1))
+}
+
+pub fn queue(site: &Site) -> Result<Cell> {
+    dial(site, "703", &connected().pause(1_500).bye(), |_| Cell::Yes).context("the queue")
+}

@@ -1,0 +1,287 @@
+//! The peer matrix: each feature with each peer that can do it, against the whole daemon with real models.
+//!
+//! ```text
+//! home 192.0.2.1, 2001:db8::1: the daemon  ----  away 192.0.2.2, 2001:db8::2: sipp, baresip, linphonec, Kamailio, Asterisk
+//! ```
+//! A cell is *yes* when it was tried and worked; *not yet* when the daemon refused it in words that mean "I do not know
+//! this" (405, 415, 420, 488, 501, an unknown key of the configuration); – when the peer cannot do it, or cannot be made
+//! to; anything else fails the test. With `ATTENDANT_TABLES=DIR` the table is written to `DIR/peers.md`.
+//! `ATTENDANT_MATRIX=WORD,WORD` runs only the rows whose name has one of these words.
+
+mod asterisk;
+mod cell;
+#[path = "../peer/daemon.rs"]
+mod daemon;
+mod phones;
+mod proxy;
+mod signalling;
+mod sipp;
+mod site;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use attendant_tests::network::in_own_network;
+
+use crate::cell::Cell;
+use crate::site::Site;
+
+const PEERS: [&str; 5] = ["sipp", "baresip", "linphonec", "Kamailio", "Asterisk 22"];
+
+type Try = fn(&Site) -> Result<Cell>;
+
+/// One feature and how each peer tries it, in the order of [`PEERS`].
+struct Row {
+    feature: &'static str,
+    tries: [Option<Try>; 5],
+}
+
+const fn row(feature: &'static str, tries: [Option<Try>; 5]) -> Row {
+    Row { feature, tries }
+}
+
+const ROWS: &[Row] = &[
+    row(
+        "call over UDP, caller hangs up",
+        [
+            Some(signalling::call),
+            None,
+            None,
+            Some(proxy::call),
+            Some(asterisk::short_call),
+        ],
+    ),
+    row(
+        "speech both ways",
+        [
+            None,
+            Some(phones::baresip_speech),
+            Some(phones::linphone_speech),
+            None,
+            Some(asterisk::speech),
+        ],
+    ),
+    row(
+        "we hang up",
+        [
+            Some(signalling::we_hang_up),
+            None,
+            None,
+            Some(proxy::we_hang_up),
+            Some(asterisk::we_hang_up),
+        ],
+    ),
+    row(
+        "TCP",
+        [
+            Some(signalling::tcp),
+            Some(phones::baresip_tcp),
+            Some(phones::linphone_tcp),
+            Some(proxy::tcp),
+            Some(asterisk::tcp),
+        ],
+    ),
+    row(
+        "TLS",
+        [None, Some(phones::baresip_tls), None, None, Some(asterisk::tls)],
+    ),
+    row(
+        "IPv6",
+        [Some(signalling::six), Some(phones::baresip_six), None, None, None],
+    ),
+    row(
+        "register, MD5",
+        [
+            None,
+            None,
+            None,
+            Some(proxy::registered),
+            Some(asterisk::registered_md5),
+        ],
+    ),
+    row(
+        "register, SHA-256",
+        [
+            None,
+            None,
+            None,
+            Some(proxy::registered_sha256),
+            Some(asterisk::registered_sha256),
+        ],
+    ),
+    row(
+        "CANCEL",
+        [Some(signalling::cancel), None, None, Some(proxy::cancel), None],
+    ),
+    row(
+        "late offer",
+        [
+            Some(signalling::late_offer),
+            None,
+            None,
+            Some(proxy::late_offer),
+            None,
+        ],
+    ),
+    row(
+        "hold and resume",
+        [
+            Some(signalling::hold),
+            Some(phones::baresip_hold),
+            Some(phones::linphone_hold),
+            Some(proxy::hold),
+            Some(asterisk::hold),
+        ],
+    ),
+    row(
+        "media re-INVITE",
+        [
+            Some(signalling::moved),
+            None,
+            None,
+            None,
+            Some(asterisk::direct_media),
+        ],
+    ),
+    row("UPDATE", [Some(signalling::update), None, None, None, None]),
+    row(
+        "keys by RFC 4733",
+        [
+            Some(signalling::keys),
+            Some(phones::baresip_keys),
+            Some(phones::linphone_keys),
+            None,
+            Some(asterisk::keys),
+        ],
+    ),
+    row(
+        "keys by INFO",
+        [
+            Some(signalling::info_keys),
+            None,
+            None,
+            Some(proxy::info_keys),
+            Some(asterisk::info_keys),
+        ],
+    ),
+    row(
+        "keys in-band",
+        [None, None, None, None, Some(asterisk::inband_keys)],
+    ),
+    row(
+        "PCMU",
+        [
+            Some(signalling::pcmu),
+            Some(phones::baresip_pcmu),
+            Some(phones::linphone_pcmu),
+            None,
+            Some(asterisk::pcmu),
+        ],
+    ),
+    row(
+        "PCMA",
+        [
+            Some(signalling::pcma),
+            Some(phones::baresip_pcma),
+            Some(phones::linphone_pcma),
+            None,
+            Some(asterisk::pcma),
+        ],
+    ),
+    row(
+        "G.722",
+        [
+            Some(signalling::g722),
+            Some(phones::baresip_g722),
+            Some(phones::linphone_g722),
+            None,
+            Some(asterisk::g722),
+        ],
+    ),
+    row(
+        "Opus",
+        [
+            Some(signalling::opus),
+            Some(phones::baresip_opus),
+            Some(phones::linphone_opus),
+            None,
+            Some(asterisk::opus),
+        ],
+    ),
+    row(
+        "SRTP with SDES",
+        [
+            Some(signalling::sdes),
+            Some(phones::baresip_sdes),
+            None,
+            None,
+            Some(asterisk::sdes),
+        ],
+    ),
+    row(
+        "session timers",
+        [Some(signalling::timers), None, None, None, Some(asterisk::timers)],
+    ),
+    row(
+        "100rel and PRACK",
+        [Some(signalling::prack), None, None, None, Some(asterisk::prack)],
+    ),
+    row(
+        "Require is refused by name",
+        [Some(signalling::require), None, None, None, None],
+    ),
+    row("queue", [None, None, None, None, Some(asterisk::queue)]),
+    row(
+        "REFER is understood",
+        [Some(signalling::refer), None, None, None, None],
+    ),
+    row(
+        "Replaces is understood",
+        [Some(signalling::replaces), None, None, None, None],
+    ),
+];
+
+#[test]
+#[ignore = "fifteen minutes: part of make peer-test"]
+fn every_peer_and_feature() -> Result<()> {
+    in_own_network("every_peer_and_feature", || {
+        let site = Site::start()?;
+        let only = std::env::var("ATTENDANT_MATRIX").unwrap_or_default();
+        let mut table = format!(
+            "| | {} |\n|---|{}\n",
+            PEERS.join(" | "),
+            "---|".repeat(PEERS.len())
+        );
+        let mut notes = Vec::new();
+        let mut failed = 0;
+        for row in ROWS
+            .iter()
+            .filter(|row| only.split(',').any(|word| row.feature.contains(word)))
+        {
+            let mut shown = Vec::new();
+            for (peer, attempt) in PEERS.iter().zip(row.tries) {
+                let cell = attempt.map_or(Cell::Cannot, |attempt| {
+                    let cell = Cell::from(attempt(&site));
+                    // The next one begins on a quiet line.
+                    site.wait_idle()
+                        .map_or_else(|error| Cell::Fails(format!("{error:#}")), |()| cell)
+                });
+                println!("{}, {peer}: {cell:?}", row.feature);
+                match &cell {
+                    Cell::NotYet(why) => notes.push(format!("{}, {peer}: {why}", row.feature)),
+                    Cell::Fails(_) => failed += 1,
+                    Cell::Yes | Cell::Cannot => {}
+                }
+                shown.push(cell.shown());
+            }
+            let _ = writeln!(table, "| {} | {} |", row.feature, shown.join(" | "));
+        }
+        println!("{table}\nnot yet:\n{}", notes.join("\n"));
+        if let Some(dir) = std::env::var_os("ATTENDANT_TABLES") {
+            std::fs::write(Path::new(&dir).join("peers.md"), &table)?;
+        }
+        ensure!(failed == 0, "{failed} cells fail; see above");
+        Ok(())
+    })
+}

@@ -1,0 +1,108 @@
+//! Features that sipp tries through Kamailio, where the daemon is registered as 200: the PBX stays in the path.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cell::Cell;
+use crate::daemon::wait_for;
+use crate::signalling::info_script;
+use crate::sipp::{SDP, Script};
+use crate::site::{KAMAILIO, KAMAILIO_SHA256, Site, has, keyed};
+
+fn connected() -> Script {
+    Script::new().invite("", SDP).expect(200, "").ack("")
+}
+
+fn run(site: &Site, script: &Script) -> Result<Cell> {
+    registered(site)?;
+    site.call(|| script.run(KAMAILIO, &["-s", "200"]), |_| Cell::Yes)
+}
+
+fn reaches(pbx: &str) -> Result<Cell> {
+    let mut last = Cell::Cannot;
+    // Registration is tried again after a pause that grows.
+    wait_for("a call through the PBX", Duration::from_secs(90), || {
+        last = connected().pause(300).bye().run(pbx, &["-s", "200"])?;
+        Ok(last == Cell::Yes)
+    })
+    .map_or_else(
+        |error| Ok(Cell::Fails(format!("{error:#}: {last:?}"))),
+        |()| Ok(Cell::Yes),
+    )
+}
+
+pub fn registered(site: &Site) -> Result<Cell> {
+    let cell = reaches(KAMAILIO)?;
+    site.wait_idle()?;
+    Ok(cell)
+}
+
+pub fn registered_sha256(_: &Site) -> Result<Cell> {
+    reaches(KAMAILIO_SHA256)
+}
+
+pub fn call(site: &Site) -> Result<Cell> {
+    run(site, &connected().pause(500).bye())
+}
+
+pub fn we_hang_up(site: &Site) -> Result<Cell> {
+    run(site, &connected().wait_for("BYE", 60_000))
+}
+
+pub fn tcp(site: &Site) -> Result<Cell> {
+    registered(site)?;
+    let script = connected().pause(500).bye();
+    site.call(|| script.run(KAMAILIO, &["-s", "200", "-t", "t1"]), |_| Cell::Yes)
+}
+
+pub fn cancel(site: &Site) -> Result<Cell> {
+    registered(site)?;
+    Script::new()
+        .invite("", SDP)
+        .early(100, "")
+        .cancel()
+        .expect(200, "CANCEL")
+        .expect(487, "INVITE")
+        .ack_refusal()
+        .run(KAMAILIO, &["-s", "200"])
+}
+
+pub fn late_offer(site: &Site) -> Result<Cell> {
+    run(
+        site,
+        &Script::new()
+            .invite("", "")
+            .expect(200, "m=audio")
+            .ack(SDP)
+            .pause(500)
+            .bye(),
+    )
+}
+
+pub fn hold(site: &Site) -> Result<Cell> {
+    registered(site)?;
+    let script = connected()
+        .pause(300)
+        .invite("", &format!("{SDP}\na=sendonly"))
+        .expect(200, "a=recvonly")
+        .ack("")
+        .pause(300)
+        .invite("", SDP)
+        .expect(200, "")
+        .ack("")
+        .pause(300)
+        .bye();
+    site.call(
+        || script.run(KAMAILIO, &["-s", "200"]),
+        |record| has(record, "hold", 1).and(|| has(record, "resume", 1)),
+    )
+}
+
+pub fn info_keys(site: &Site) -> Result<Cell> {
+    registered(site)?;
+    site.call(
+        || info_script().run(KAMAILIO, &["-s", "200"]),
+        |record| keyed(record, "1234"),
+    )
+}
