@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use attendant_store::SessionRecord;
 
 use crate::cell::Cell;
 use crate::daemon::wait_for;
 use crate::phones::voiced_ms;
 use crate::sipp::{SDP, Script};
-use crate::site::{Site, has, keyed, understood};
+use crate::site::{Part, Site, has, keyed, understood};
 
 /// Where telephones on the other host find it.
 const PBX: &str = "192.0.2.2:5060";
@@ -58,7 +59,43 @@ pub fn tcp(site: &Site) -> Result<Cell> {
 }
 
 pub fn tls(site: &Site) -> Result<Cell> {
-    crate::phones::tls_known(site)
+    match site.knows(Part::Tls) {
+        Cell::Yes => call(site, "trunk-tls", "short"),
+        no => Ok(no),
+    }
+}
+
+/// The caller presses `key`; who answers at extension 300 is recorded by Asterisk.
+fn transfer(site: &Site, key: char, judge: fn(&SessionRecord) -> Cell) -> Result<Cell> {
+    if let no @ Cell::NotYet(_) = site.knows(Part::Transfer) {
+        return Ok(no);
+    }
+    let heard = site.dir.path().join("heard/300-rx.wav");
+    let _ = std::fs::remove_file(&heard);
+    let cell = site.call(|| originate(site, "trunk", &format!("transfer{key}")), judge)?;
+    let reached = heard.exists();
+    Ok(cell.and(|| match (key, reached) {
+        ('8', true) => Cell::Fails("the caller was put through to somebody else".to_owned()),
+        ('8', false) | (_, true) => Cell::Yes,
+        (_, false) => Cell::Fails("nobody answered at the target".to_owned()),
+    }))
+}
+
+pub fn blind_transfer(site: &Site) -> Result<Cell> {
+    transfer(site, '0', |record| {
+        has(record, "transfer_asked", 1).and(|| has(record, "transfer_answered", 1))
+    })
+}
+
+pub fn attended_transfer(site: &Site) -> Result<Cell> {
+    transfer(site, '9', |record| {
+        has(record, "transfer_asked", 1).and(|| has(record, "transfer_answered", 1))
+    })
+}
+
+/// The target is busy: the caller is told and stays with us.
+pub fn failed_transfer(site: &Site) -> Result<Cell> {
+    transfer(site, '8', |record| has(record, "transfer_failed", 1))
 }
 
 /// Asterisk's caller asks, we understand; we speak, Asterisk records it.
@@ -148,12 +185,7 @@ pub fn prack(site: &Site) -> Result<Cell> {
 }
 
 /// A telephone behind Asterisk: sipp dials `number`.
-fn dial(
-    site: &Site,
-    number: &str,
-    script: &Script,
-    judge: fn(&attendant_store::SessionRecord) -> Cell,
-) -> Result<Cell> {
+fn dial(site: &Site, number: &str, script: &Script, judge: fn(&SessionRecord) -> Cell) -> Result<Cell> {
     site.call(|| script.run(PBX, &["-s", number]), judge)
 }
 
@@ -181,7 +213,7 @@ pub fn hold(site: &Site) -> Result<Cell> {
 
 /// Once the call is up, Asterisk takes itself out of the audio: its re-INVITE names the telephone's port.
 pub fn direct_media(site: &Site) -> Result<Cell> {
-    let script = connected().pause(1_000).answer_reinvite().pause(2_000).bye();
+    let script = connected().answer_reinvite().pause(2_000).bye();
     dial(site, "702", &script, |record| has(record, "media_changed", 1))
 }
 

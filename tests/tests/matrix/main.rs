@@ -233,6 +233,18 @@ const ROWS: &[Row] = &[
     ),
     row("queue", [None, None, None, None, Some(asterisk::queue)]),
     row(
+        "blind transfer",
+        [None, None, None, None, Some(asterisk::blind_transfer)],
+    ),
+    row(
+        "attended transfer",
+        [None, None, None, None, Some(asterisk::attended_transfer)],
+    ),
+    row(
+        "failed transfer: the caller is back",
+        [None, None, None, None, Some(asterisk::failed_transfer)],
+    ),
+    row(
         "REFER is understood",
         [Some(signalling::refer), None, None, None, None],
     ),

@@ -1,14 +1,14 @@
 //! Softphones: baresip and linphonec speak, listen, hold and press keys.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use attendant_media::wav;
-use attendant_tests::network::{away, peers};
+use attendant_tests::network::away;
 
 use crate::cell::Cell;
-use crate::site::{Site, has, keyed, understood};
+use crate::site::{Part, Site, has, keyed, understood};
 
 /// "Which folder should I save the message to?", 8 kHz, from Debian's asterisk-core-sounds-en-wav.
 const HUMAN: &str = "/usr/share/asterisk/sounds/en_US_f_Allison/vm-savefolder.wav";
@@ -77,7 +77,11 @@ pub fn baresip_tcp(site: &Site) -> Result<Cell> {
 }
 
 pub fn baresip_tls(site: &Site) -> Result<Cell> {
-    tls_known(site)
+    if let no @ Cell::NotYet(_) = site.knows(Part::Tls) {
+        return Ok(no);
+    }
+    let uri = "sip:attendant@192.0.2.1:5061;transport=tls";
+    site.call(|| baresip(uri, 5, &[]), |_| Cell::Yes)
 }
 
 pub fn baresip_six(site: &Site) -> Result<Cell> {
@@ -166,29 +170,4 @@ pub fn linphone_g722(site: &Site) -> Result<Cell> {
 
 pub fn linphone_opus(site: &Site) -> Result<Cell> {
     linphone_codec(site, "opus")
-}
-
-/// Whether the daemon's configuration knows of TLS at all.
-pub fn tls_known(_: &Site) -> Result<Cell> {
-    let output = Command::new(crate::daemon::program("attendant")?)
-        .args(["config", "default"])
-        .output()
-        .context("attendant config default")?;
-    ensure!(
-        output.status.success(),
-        "attendant config default: {}",
-        output.status
-    );
-    let known = String::from_utf8_lossy(&output.stdout).lines().any(|line| {
-        let line = line.trim_start_matches(['#', ' ']);
-        line.starts_with("tls") && line.contains('=')
-    });
-    Ok(if known {
-        Cell::Fails(format!(
-            "the daemon has TLS now, and {} has no call over it",
-            peers().display()
-        ))
-    } else {
-        Cell::NotYet("the configuration has no such key".to_owned())
-    })
 }

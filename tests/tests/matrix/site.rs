@@ -1,6 +1,7 @@
 //! The daemon under test, its neighbours, and its record.
 
 use std::cell::OnceCell;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use attendant_store::{SessionRecord, Store};
 use attendant_tests::network::{away, peers};
 
 use crate::cell::Cell;
-use crate::daemon::{Daemon, wait_for};
+use crate::daemon::{Daemon, program, wait_for};
 
 /// Where the other PBX listens, beside Asterisk on 5060.
 pub const KAMAILIO: &str = "192.0.2.2:5070";
@@ -54,8 +55,45 @@ still_there_after_ms = 8000
 still_there_times = 1
 "#;
 
+/// A part of the configuration that a daemon may be too old for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A TLS socket.
+    Tls,
+    /// Transfer targets, on keys: 0 blind, 9 announced first, 8 busy.
+    Transfer,
+}
+
+/// Targets are Asterisk's extensions: 300 answers, 301 is busy.
+const TRANSFER: &str = r#"
+[[transfer.target]]
+name = "office"
+uri = "sip:300@192.0.2.2"
+[[transfer.target]]
+name = "workshop"
+uri = "sip:300@192.0.2.2"
+briefing = "spoken"
+[[transfer.target]]
+name = "nobody"
+uri = "sip:301@192.0.2.2"
+[[keys]]
+digit = "0"
+action = "transfer"
+target = "office"
+[[keys]]
+digit = "9"
+action = "transfer"
+target = "workshop"
+[[keys]]
+digit = "8"
+action = "transfer"
+target = "nobody"
+"#;
+
 pub struct Site {
     pub daemon: Daemon,
+    /// What this daemon's configuration knows.
+    parts: Vec<Part>,
     /// Started when it is first asked for.
     six: OnceCell<Daemon>,
     _kamailio: [Script; 2],
@@ -89,6 +127,7 @@ impl Drop for Script {
 impl Site {
     pub fn start() -> Result<Site> {
         let dir = tempfile::tempdir()?;
+        let (config, parts) = known_config(dir.path())?;
         let asterisk = Script::start(away("asterisk/asterisk.sh").arg(dir.path()))?;
         let mut kamailio = away("kamailio/kamailio.sh");
         kamailio.args(["192.0.2.2", "5070", "200", "correct"]);
@@ -96,7 +135,8 @@ impl Site {
         sha256.args(["192.0.2.2", "5080", "200", "correct", "sha256"]);
         let kamailio = [Script::start(&mut kamailio)?, Script::start(&mut sha256)?];
         let site = Site {
-            daemon: Daemon::start(CONFIG)?,
+            daemon: Daemon::start(&config)?,
+            parts,
             six: OnceCell::new(),
             _kamailio: kamailio,
             _asterisk: asterisk,
@@ -110,6 +150,15 @@ impl Site {
         // Refusals are read from its log.
         site.cli("pjsip set logger on")?;
         Ok(site)
+    }
+
+    /// Whether the daemon's configuration has this part.
+    pub fn knows(&self, part: Part) -> Cell {
+        if self.parts.contains(&part) {
+            Cell::Yes
+        } else {
+            Cell::NotYet("the configuration has no such key".to_owned())
+        }
     }
 
     /// A second daemon that listens on IPv6.
@@ -181,6 +230,53 @@ impl Site {
         );
         Ok(judge(&last))
     }
+}
+
+/// The configuration with every part that `attendant config check` accepts.
+fn known_config(dir: &Path) -> Result<(String, Vec<Part>)> {
+    let (key, certificate) = (dir.join("tls.key"), dir.join("tls.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args([
+            "-subj",
+            "/CN=attendant.test",
+            "-addext",
+            "subjectAltName=IP:192.0.2.1",
+        ])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(made.success(), "openssl made no certificate");
+    let tls = format!("tls = \"192.0.2.1:5061\"\ntls_cert = {certificate:?}\ntls_key = {key:?}\n");
+    let (mut config, mut parts) = (CONFIG.to_owned(), Vec::new());
+    // The TLS keys belong into [sip], before its tables; tables may follow anywhere.
+    for (part, before, after) in [(Part::Tls, tls.as_str(), ""), (Part::Transfer, "", TRANSFER)] {
+        let candidate = format!("{before}{config}{after}");
+        if is_known(dir, &candidate)? {
+            config = candidate;
+            parts.push(part);
+        }
+    }
+    Ok((config, parts))
+}
+
+/// Whether the daemon takes this configuration. What it does not know is an unknown field; anything else is our mistake.
+fn is_known(dir: &Path, more: &str) -> Result<bool> {
+    let file = dir.join("check.toml");
+    std::fs::write(&file, format!("[sip]\nudp = \"192.0.2.1:5060\"\n{more}"))?;
+    let output = Command::new(program("attendant")?)
+        .args(["config", "check", "--config"])
+        .arg(&file)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.success() || said.contains("unknown field"),
+        "{said}"
+    );
+    Ok(output.status.success())
 }
 
 /// Whether the record has such an event at least so often.
