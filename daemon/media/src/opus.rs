@@ -16,7 +16,7 @@ pub const MAX_PACKET_OCTETS: usize = 1200;
 pub const DTX_OCTETS: usize = 2;
 /// Rate of the speech we send, with its forward error correction \[bit/s\].
 const BITRATE: c_int = 28_000;
-/// Effort, 0..=10. On a 2-core x86 box 5 costs 60 % of what 9 does and is not told apart at this rate.
+/// Effort, 0..=10. At 5 a frame costs 122 µs to encode and 13 to decode on a 2-core x86 box (examples/frame_cost.rs of rt).
 const COMPLEXITY: c_int = 5;
 
 const APPLICATION_VOIP: c_int = 2048;
