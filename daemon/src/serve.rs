@@ -290,16 +290,17 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
             return;
         }
     };
-    let leg = established
+    let sockets = established
         .socket
         .try_clone()
+        .and_then(|rtp| Ok((rtp, established.rtcp_socket.try_clone()?)));
+    let leg = sockets
         .map_err(ServeError::from)
-        .and_then(|socket| {
+        .and_then(|(socket, rtcp_socket)| {
             let leg = running.rt.add_leg(LegConfig {
                 socket,
-                remote: established.media.remote,
-                codec: established.media.codec,
-                event_pt: established.media.event_pt,
+                rtcp_socket: Some(rtcp_socket),
+                stream: established.media.stream,
                 symmetric: true,
                 ssrc: rand::random(),
             })?;
@@ -307,7 +308,12 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         });
     match leg {
         Ok(leg) => {
-            tracing::info!(call = id, codec = established.media.codec.name(), "call answered");
+            tracing::info!(
+                call = id,
+                codec = established.media.stream.codec.name(),
+                sealed = established.media.stream.srtp.is_some(),
+                "call answered"
+            );
             Call::new(id, house.clone(), leg, key)
                 .run(established, drained)
                 .await;
@@ -462,6 +468,7 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
         Ok::<_, ServeError>(attendant_sip::Peer {
             name: p.name.clone(),
             net,
+            srtp: p.srtp.into(),
         })
     });
     Ok(attendant_sip::SipConfig {
@@ -485,9 +492,11 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
                 } else {
                     attendant_sip::Transport::Udp
                 },
+                srtp: a.srtp.into(),
             })
             .collect(),
         peers: peers.collect::<Result<_, _>>()?,
+        codecs: sip.codecs.iter().map(|&codec| codec.into()).collect(),
         user_agent: concat!("Attendant/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: config.max_calls(),
     })

@@ -9,7 +9,7 @@ use std::{
 use attendant::caller::{Begin, CallPlan, CallReport, Manners, Utterance, line::Ended, place, user_agent};
 use attendant_media::{FRAME_SAMPLES, Frame};
 use attendant_rt::{LegConfig, Rt, RtConfig, TxFrame};
-use attendant_sip::{IncomingCall, Peer, Sip, SipConfig, SipEvent};
+use attendant_sip::{IncomingCall, Peer, Sip, SipConfig, SipEvent, SrtpPolicy};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The peer answers after this much silence [frames].
@@ -47,9 +47,8 @@ async fn answer(rt: &Rt, call: IncomingCall) {
     let mut leg = rt
         .add_leg(LegConfig {
             socket: established.socket.try_clone().unwrap(),
-            remote: established.media.remote,
-            codec: established.media.codec,
-            event_pt: established.media.event_pt,
+            rtcp_socket: Some(established.rtcp_socket.try_clone().unwrap()),
+            stream: established.media.stream,
             symmetric: true,
             ssrc: 77,
         })
@@ -84,6 +83,7 @@ async fn peer(accepted: &[&str]) -> (Sip, SocketAddr) {
         .map(|net| Peer {
             name: "here".into(),
             net: net.parse().unwrap(),
+            srtp: SrtpPolicy::default(),
         })
         .collect();
     let config = SipConfig {

@@ -1,13 +1,14 @@
-//! Jitter buffer: turns packets that come when they come into one payload per ptime.
+//! Jitter buffer: turns packets that come when they come into one ptime of payload per tick.
 //!
 //! ```text
 //!            play                        newest
-//!   ---------|o o o o o o o o|. . . . . .|o o o o o o o|----> timestamp (one octet each)
+//!   ---------|o o o o o o o o|. . . . . .|o o o o o o o|----> timestamp, in units of 1/8000 s
 //!            ^ pop takes 160  ^ a hole: lost, or still on its way
 //! ```
 //!
-//! For codecs of one octet per timestamp unit (G.711; G.722's payload too): octets lie in a ring by their
-//! timestamp, so any ptime, padding of the last packet or change of ptime needs no special case.
+//! Units lie in a ring by their timestamp, so any ptime, padding of the last packet or change of ptime needs no
+//! special case. For codecs of one octet per unit (G.711, G.722) a place holds the octet; for Opus, whose packets
+//! are decoded as a whole, it holds the number of the packet, which is kept beside the ring.
 //!
 //! Packets are taken in just before each pop, so "arrived" means "was there at the tick". The delay adapts:
 //!
@@ -17,40 +18,61 @@
 //!   where play stopped, it was late, and everything is now that much later; if its timestamp is ahead, the gap
 //!   was a loss (or the peer's silence) and play moves on in step. A packet that comes after its turn while
 //!   newer ones were there (reordering) makes play wait one ptime.
+//! - **Spare.** Once something of an Opus stream was lost, play stays a packet behind for 30 s, so that the copy of
+//!   a lost packet which the next one carries (in-band FEC) is there when it is needed.
 //! - **Shrink.** When for 5 s every packet came at least a ptime early, one ptime is skipped, in silence if there is some.
-//! - **Bound.** What waits never exceeds 120 ms beyond the playing frame: after a stall the oldest is skipped.
+//! - **Bound.** What waits never exceeds 120 ms beyond the playing packet: after a stall the oldest is skipped.
+//! - **Silence.** A jump of the timestamp over which no sequence number is missing is the peer's silence, no loss
+//!   (RFC 3551 §4.1). After it play starts with the delay that was needed before.
 //!
-//! Sources: RFC 3550 A.1 (sequence), A.8 (jitter estimate); the rest is ours.
+//! Sources: RFC 3550 A.8 (jitter estimate); the rest is ours.
 
+use crate::codec::{Codec, FRAME_OCTETS};
+use crate::opus;
 use crate::rtp::{Packet, SeqNumber, timestamp_ahead};
+use crate::sequence::{LossReport, Sequence};
 
-/// Octets of one popped payload: 20 ms.
-pub const FRAME_OCTETS: usize = 160;
-const FRAME: i32 = FRAME_OCTETS as i32;
-/// Timestamp units in a millisecond (8 kHz clock).
+/// Units of one pop: 20 ms.
+pub const FRAME_UNITS: usize = FRAME_OCTETS;
+const FRAME: i32 = FRAME_UNITS as i32;
+/// Units in a millisecond.
 const UNITS_PER_MS: u64 = 8;
-/// Octets in the ring: one second. A power of two, so that a timestamp's place survives its wrapping.
+/// Units in the ring: one second. A power of two, so that a timestamp's place survives its wrapping.
 const RING: usize = 8192;
-/// No octet here.
+/// Nothing here.
 const HOLE: u16 = 0x100;
-/// Largest delay beyond the frame being played \[units\]: 120 ms.
+/// The peer sent nothing here on purpose.
+pub const QUIET: u16 = 0x101;
+/// Largest delay beyond the packet being played \[units\]: 120 ms.
 const MAX_DELAY: i32 = 960;
 /// Largest distance of a packet from play that is still the same stream \[units\]: 500 ms.
 const MAX_DISTANCE: i32 = 4000;
+/// Longest packet taken \[units\]: 120 ms.
+const MAX_PACKET: usize = 960;
 /// Pops in a row without a packet after which the stream counts as stopped: 200 ms.
 const STOPPED_POPS: u32 = 10;
 /// Pops over which earliness is watched before the delay shrinks: 5 s.
 const SHRINK_POPS: u32 = 250;
 /// Pops that a shrink waits for silence: 2 s.
 const SHRINK_PATIENCE_POPS: u32 = 100;
+/// Pops for which play stays a packet behind after a loss: 30 s.
+const SPARE_POPS: u32 = 1500;
+/// Most frames of delay that outlast a silence.
+const MAX_LEVEL: u32 = 6;
+/// Opus packets kept: 320 ms of the shortest.
+const SLOTS: usize = 32;
 
 /// What one pop gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Popped {
-    /// A whole payload.
-    Frame,
-    /// Should be here but is not: conceal.
-    Lost,
+    /// A whole ptime, beginning with this unit.
+    Frame(u32),
+    /// A part of the ptime that begins with this unit is lost: conceal.
+    Hole(u32),
+    /// Nothing has come in time; play stands still: conceal.
+    Dry,
+    /// The peer is silent on purpose: play silence or its comfort noise.
+    Quiet,
     /// Nothing is being sent: play silence.
     Empty,
 }
@@ -64,7 +86,7 @@ pub enum Inserted {
     Late,
     /// Was here before.
     Duplicate,
-    /// Too long for the ring or empty.
+    /// Too long, empty, or not of the codec.
     Refused,
 }
 
@@ -79,6 +101,8 @@ pub struct Stats {
     pub late: u64,
     /// Came twice \[packets\].
     pub duplicates: u64,
+    /// Frames made up for what was lost or late; the peer's silence does not count \[frames\].
+    pub concealed: u64,
     /// Frames the delay grew by \[frames\].
     pub grown: u64,
     /// Frames skipped to shrink the delay or after a stall \[frames\].
@@ -87,18 +111,43 @@ pub struct Stats {
     pub jitter_ms: f32,
 }
 
+/// One Opus packet.
+#[derive(Clone)]
+struct Slot {
+    /// Where it begins and how much it covers \[units\].
+    start: u32,
+    units: i32,
+    octets: usize,
+    data: [u8; opus::MAX_PACKET_OCTETS],
+}
+
 /// The buffer of one received stream. Allocates once.
 pub struct JitterBuffer {
-    ring: Box<[u16; RING]>,
-    /// Timestamp of the next octet to play; none before the first packet and after a stop.
+    codec: Codec,
+    ring: Box<[u16]>,
+    slots: Box<[Slot]>,
+    next_slot: usize,
+    clock: Clock,
+    /// Timestamp of the next unit to play; none before the first packet.
     play: Option<u32>,
-    /// One past the newest octet.
+    /// One past the newest unit.
     newest: u32,
-    /// Units concealed since the buffer ran dry.
+    /// Length of the newest packet \[units\].
+    packet: i32,
+    /// Lost so far when the newest packet came: unchanged at the next, the two follow each other.
+    lost_at_newest: u64,
+    /// The peer has said that it will be silent.
+    silent: bool,
+    /// Units waited since the buffer ran dry; pops of it without word from the peer, and those that were concealed.
     starved: i32,
     starved_pops: u32,
+    starved_concealed: u64,
     /// Frames that play must still wait because of reordering.
     grow: u8,
+    /// Delay in use \[frames\], and what is left to wait of it after a silence.
+    level: u32,
+    wait: u32,
+    spare_pops: u32,
     /// Earliest arrival margin in this watch \[units\].
     earliest: i32,
     watched_pops: u32,
@@ -114,14 +163,31 @@ pub struct JitterBuffer {
 impl JitterBuffer {
     /// An empty buffer.
     #[must_use]
-    pub fn new() -> JitterBuffer {
+    pub fn new(codec: Codec) -> JitterBuffer {
+        let slot = Slot {
+            start: 0,
+            units: 0,
+            octets: 0,
+            data: [0; opus::MAX_PACKET_OCTETS],
+        };
         JitterBuffer {
-            ring: Box::new([HOLE; RING]),
+            codec,
+            ring: vec![HOLE; RING].into_boxed_slice(),
+            slots: vec![slot; SLOTS].into_boxed_slice(),
+            next_slot: 0,
+            clock: Clock::new(codec),
             play: None,
             newest: 0,
+            packet: FRAME,
+            lost_at_newest: 0,
+            silent: false,
             starved: 0,
             starved_pops: 0,
+            starved_concealed: 0,
             grow: 0,
+            level: 0,
+            wait: 0,
+            spare_pops: 0,
             earliest: i32::MAX,
             watched_pops: 0,
             shrink: None,
@@ -132,20 +198,25 @@ impl JitterBuffer {
         }
     }
 
-    /// Forgets the stream, keeps the counters: for a new SSRC or a new codec.
+    /// Forgets the stream, keeps the counters and the delay the line needs: for a new SSRC.
     pub fn reset(&mut self) {
+        self.sequence.restart();
+        self.set_codec(self.codec);
+    }
+
+    /// What comes next is another payload format, in the same stream. What waits is dropped.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.codec = codec;
+        self.clock = Clock::new(codec);
         self.ring.fill(HOLE);
         self.play = None;
+        self.silent = false;
         self.starved = 0;
         self.starved_pops = 0;
+        self.starved_concealed = 0;
         self.grow = 0;
-        self.earliest = i32::MAX;
-        self.watched_pops = 0;
-        self.shrink = None;
-        self.sequence = Sequence {
-            lost_before: self.sequence.lost(),
-            ..Sequence::default()
-        };
+        self.wait = 0;
+        self.restart_watch();
         self.transit = None;
     }
 
@@ -153,28 +224,50 @@ impl JitterBuffer {
     /// `false`: it was here before.
     pub fn account(&mut self, seq: SeqNumber) -> bool {
         self.stats.packets += 1;
+        let lost = self.sequence.lost();
         let fresh = self.sequence.handle(seq);
         self.stats.duplicates += u64::from(!fresh);
+        // One that was missing when the newest came is here now.
+        let healed = lost.saturating_sub(self.sequence.lost());
+        self.lost_at_newest = self.lost_at_newest.saturating_sub(healed);
+        fresh
+    }
+
+    /// Counts a packet that says that the peer is silent (comfort noise, a telephone-event).
+    /// `false`: it was here before.
+    pub fn account_silence(&mut self, seq: SeqNumber) -> bool {
+        let fresh = self.account(seq);
+        self.silent |= fresh && self.sequence.is_newest(seq);
         fresh
     }
 
     /// Takes a packet that arrived at `now_us` (any steady clock) \[µs\].
     pub fn insert(&mut self, packet: &Packet<'_>, now_us: u64) -> Inserted {
-        if !self.account(packet.header.seq) {
+        let seq = packet.header.seq;
+        if !self.account(seq) {
             return Inserted::Duplicate;
         }
-        let length = packet.payload.len();
-        if length == 0 || length > MAX_DISTANCE as usize {
+        let Some(length) = self.length(packet.payload) else {
             return Inserted::Refused;
-        }
-        let timestamp = packet.header.timestamp;
+        };
+        let timestamp = self.clock.units(packet.header.timestamp);
         self.measure_jitter(timestamp, now_us);
         let play = match self.play {
             Some(play) if timestamp_ahead(timestamp, play).abs() <= MAX_DISTANCE => play,
             Some(_) | None => self.start(timestamp),
         };
+        let is_newest = self.sequence.is_newest(seq);
+        let lost = self.sequence.lost();
+        if is_newest && lost == self.lost_at_newest {
+            self.mark_quiet(play, timestamp);
+        }
+        if is_newest {
+            self.lost_at_newest = lost;
+            self.packet = length;
+            self.silent = self.codec == Codec::Opus && packet.payload.len() <= opus::DTX_OCTETS;
+        }
         let early = timestamp_ahead(timestamp, play);
-        if early + length as i32 <= 0 {
+        if early + length <= 0 {
             self.stats.late += 1;
             if early >= -MAX_DELAY && self.starved == 0 {
                 self.grow = 1;
@@ -184,12 +277,7 @@ impl JitterBuffer {
         if self.starved == 0 {
             self.earliest = self.earliest.min(early);
         }
-        for (n, &octet) in (0u32..).zip(packet.payload) {
-            let at = timestamp.wrapping_add(n);
-            if timestamp_ahead(at, play) >= 0 {
-                self.ring[place(at)] = u16::from(octet);
-            }
-        }
+        self.store(packet.payload, timestamp, length, play);
         let end = timestamp.wrapping_add(length as u32);
         if timestamp_ahead(end, self.newest) > 0 {
             self.newest = end;
@@ -197,12 +285,17 @@ impl JitterBuffer {
         Inserted::Kept
     }
 
-    /// Takes the payload for one ptime into `out` (untouched unless [`Popped::Frame`]). Call once per tick, after
-    /// what arrived was inserted; `quiet` says that the last frame was silent, a good moment to skip one.
-    pub fn pop(&mut self, out: &mut [u8; FRAME_OCTETS], quiet: bool) -> Popped {
+    /// Takes one ptime into `out`: octets, packet numbers for [`JitterBuffer::packet`], or [`QUIET`]. Call once per
+    /// tick, after what arrived was inserted; `quiet` says that the last frame was silent, a good moment to skip one.
+    pub fn pop(&mut self, out: &mut [u16; FRAME_UNITS], quiet: bool) -> Popped {
         let Some(play) = self.play else {
             return Popped::Empty;
         };
+        self.spare_pops = self.spare_pops.saturating_sub(1);
+        if self.wait > 0 {
+            self.wait -= 1;
+            return Popped::Quiet;
+        }
         if timestamp_ahead(self.newest, play) < FRAME {
             return self.starve();
         }
@@ -215,16 +308,39 @@ impl JitterBuffer {
         let play = self.bound(play);
         if self.grow > 0 && timestamp_ahead(self.newest, play) + FRAME <= MAX_DELAY {
             self.grow -= 1;
-            self.stats.grown += 1;
+            self.note_grown(1);
+            self.stats.concealed += 1;
             self.restart_watch();
             self.play = Some(play);
-            return Popped::Lost;
+            return Popped::Dry;
         }
         self.grow = 0;
         let play = self.shrunk(play, quiet);
-        let whole = self.take(play, out);
+        let popped = self.take(play, out);
         self.play = Some(play.wrapping_add(FRAME as u32));
-        if whole { Popped::Frame } else { Popped::Lost }
+        if let Popped::Hole(_) = popped {
+            self.stats.concealed += 1;
+            self.spare_pops = SPARE_POPS;
+        }
+        popped
+    }
+
+    /// The Opus packet of which `entry` says that it covers `unit`: where it begins, and its octets.
+    #[must_use]
+    pub fn packet(&self, entry: u16, unit: u32) -> Option<(u32, &[u8])> {
+        let slot = self.slots.get(usize::from(entry))?;
+        let inside = (0..slot.units).contains(&timestamp_ahead(unit, slot.start));
+        inside.then(|| (slot.start, slot.data.get(..slot.octets).unwrap_or_default()))
+    }
+
+    /// The first Opus packet that waits at or after `unit`, if it begins within 120 ms.
+    #[must_use]
+    pub fn packet_after(&self, unit: u32) -> Option<(u32, &[u8])> {
+        let ahead = timestamp_ahead(self.newest, unit).clamp(0, MAX_PACKET as i32);
+        (0..ahead as u32).find_map(|n| {
+            let unit = unit.wrapping_add(n);
+            self.packet(self.ring[place(unit)], unit)
+        })
     }
 
     /// What waits to be played \[ms\].
@@ -245,12 +361,66 @@ impl JitterBuffer {
         }
     }
 
+    /// For a receiver report, once per report; `None` before the first packet.
+    pub fn report(&mut self) -> Option<LossReport> {
+        self.sequence.report()
+    }
+
+    /// Length of a payload \[units\].
+    fn length(&self, payload: &[u8]) -> Option<i32> {
+        let units = match self.codec {
+            Codec::Pcmu | Codec::Pcma | Codec::G722 => payload.len(),
+            Codec::Opus if payload.len() > opus::MAX_PACKET_OCTETS => return None,
+            Codec::Opus => opus::packet_samples(payload)? / 2,
+        };
+        (1..=MAX_PACKET).contains(&units).then_some(units as i32)
+    }
+
+    fn store(&mut self, payload: &[u8], timestamp: u32, length: i32, play: u32) {
+        let number = self.next_slot as u16;
+        if self.codec == Codec::Opus
+            && let Some(slot) = self.slots.get_mut(self.next_slot)
+            && let Some(room) = slot.data.get_mut(..payload.len())
+        {
+            room.copy_from_slice(payload);
+            (slot.start, slot.units, slot.octets) = (timestamp, length, payload.len());
+            self.next_slot = (self.next_slot + 1) % SLOTS;
+        }
+        for n in 0..length as u32 {
+            let at = timestamp.wrapping_add(n);
+            if timestamp_ahead(at, play) >= 0 {
+                self.ring[place(at)] = match self.codec {
+                    Codec::Opus => number,
+                    Codec::Pcmu | Codec::Pcma | Codec::G722 => {
+                        payload.get(n as usize).map_or(HOLE, |&octet| u16::from(octet))
+                    }
+                };
+            }
+        }
+    }
+
+    /// Between the newest packet and the one that begins at `until` the peer was silent.
+    fn mark_quiet(&mut self, play: u32, until: u32) {
+        let from = if timestamp_ahead(self.newest, play) < 0 {
+            play
+        } else {
+            self.newest
+        };
+        for n in 0..timestamp_ahead(until, from).clamp(0, MAX_DISTANCE) as u32 {
+            self.ring[place(from.wrapping_add(n))] = QUIET;
+        }
+    }
+
     fn start(&mut self, timestamp: u32) -> u32 {
+        // A stream that goes on after a silence goes on with the delay it had.
+        self.wait = self.level;
         self.ring.fill(HOLE);
         self.play = Some(timestamp);
         self.newest = timestamp;
+        self.lost_at_newest = self.sequence.lost();
         self.starved = 0;
         self.starved_pops = 0;
+        self.starved_concealed = 0;
         self.grow = 0;
         self.restart_watch();
         timestamp
@@ -259,13 +429,19 @@ impl JitterBuffer {
     /// Nothing (or not enough) to play: conceal, and wait where we are.
     fn starve(&mut self) -> Popped {
         self.starved = (self.starved + FRAME).min(RING as i32);
-        self.starved_pops += 1;
         self.restart_watch();
-        if self.starved_pops > STOPPED_POPS {
-            Popped::Empty
-        } else {
-            Popped::Lost
+        if self.silent {
+            // A stream that had stopped did not become later by starting again.
+            self.starved_pops = STOPPED_POPS + 1;
+            return Popped::Quiet;
         }
+        self.starved_pops += 1;
+        if self.starved_pops > STOPPED_POPS {
+            return Popped::Empty;
+        }
+        self.starved_concealed += 1;
+        self.stats.concealed += 1;
+        Popped::Dry
     }
 
     /// After starving: was what is here now late, or was there a gap in the stream?
@@ -275,35 +451,46 @@ impl JitterBuffer {
         }
         let gap = timestamp_ahead(self.newest, play).max(0);
         let first = (0..gap)
-            .find(|&n| self.ring[place(play.wrapping_add(n as u32))] != HOLE)
+            .find(|&n| self.ring[place(play.wrapping_add(n as u32))] < HOLE)
             .unwrap_or(gap);
+        let was_silence = self.ring[place(play)] == QUIET;
         // In step with the peer's clock, unless that would skip what has come.
-        let forward = first.min(self.starved);
-        // A stream that had stopped did not become later by starting again.
+        let mut forward = first.min(self.starved);
+        if was_silence {
+            self.stats.concealed -= self.starved_concealed;
+        } else if self.codec == Codec::Opus && first > 0 {
+            self.spare_pops = SPARE_POPS;
+            let ahead = gap - forward - self.packet;
+            forward -= (self.packet - ahead).clamp(0, forward) / FRAME * FRAME;
+        }
         if self.starved_pops <= STOPPED_POPS {
-            self.stats.grown += ((self.starved - forward) / FRAME) as u64;
+            self.note_grown(((self.starved - forward) / FRAME) as u32);
         }
         self.starved = 0;
-        play.wrapping_add(forward as u32)
+        self.starved_concealed = 0;
+        self.clear(play, forward)
     }
 
     /// Skips what is beyond the largest delay.
     fn bound(&mut self, play: u32) -> u32 {
-        let excess = timestamp_ahead(self.newest, play) - FRAME - MAX_DELAY;
+        let excess = timestamp_ahead(self.newest, play) - self.packet.max(FRAME) - MAX_DELAY;
         if excess <= 0 {
             return play;
         }
         // Down to one frame in hand, at once: a stall of the network is over and its backlog is old.
         let skip = excess + MAX_DELAY - FRAME;
         self.stats.skipped += (skip / FRAME) as u64;
+        self.level = 1;
         self.restart_watch();
         self.clear(play, skip)
     }
 
     fn shrunk(&mut self, play: u32, quiet: bool) -> u32 {
+        let spare = if self.spare_pops > 0 { self.packet } else { 0 };
+        let enough = FRAME + spare;
         self.watched_pops += 1;
         if self.watched_pops >= SHRINK_POPS && self.shrink.is_none() {
-            if self.earliest != i32::MAX && self.earliest >= FRAME {
+            if self.earliest != i32::MAX && self.earliest >= enough {
                 self.shrink = Some(SHRINK_PATIENCE_POPS);
             } else {
                 self.restart_watch();
@@ -317,13 +504,19 @@ impl JitterBuffer {
             return play;
         }
         // Something made it late meanwhile, or too little is left: not now.
-        let possible = self.earliest >= FRAME && timestamp_ahead(self.newest, play) >= 2 * FRAME;
+        let possible = self.earliest >= enough && timestamp_ahead(self.newest, play) >= 2 * FRAME;
         self.restart_watch();
         if !possible {
             return play;
         }
         self.stats.skipped += 1;
+        self.level = self.level.saturating_sub(1);
         self.clear(play, FRAME)
+    }
+
+    fn note_grown(&mut self, frames: u32) {
+        self.stats.grown += u64::from(frames);
+        self.level = (self.level + frames).min(MAX_LEVEL);
     }
 
     fn restart_watch(&mut self) {
@@ -340,19 +533,22 @@ impl JitterBuffer {
         play.wrapping_add(count as u32)
     }
 
-    /// Copies a frame out and empties its places; `false` when there was a hole.
-    fn take(&mut self, play: u32, out: &mut [u8; FRAME_OCTETS]) -> bool {
-        let mut octets = [0u8; FRAME_OCTETS];
-        let mut whole = true;
-        for (n, octet) in (0u32..).zip(&mut octets) {
-            let entry = std::mem::replace(&mut self.ring[place(play.wrapping_add(n))], HOLE);
-            whole &= entry != HOLE;
-            *octet = entry as u8;
+    /// Copies a frame out and empties its places.
+    fn take(&mut self, play: u32, out: &mut [u16; FRAME_UNITS]) -> Popped {
+        let (mut whole, mut quiet) = (true, true);
+        for (n, out) in (0u32..).zip(out.iter_mut()) {
+            let unit = play.wrapping_add(n);
+            let entry = std::mem::replace(&mut self.ring[place(unit)], HOLE);
+            let gone = self.codec == Codec::Opus && entry < HOLE && self.packet(entry, unit).is_none();
+            *out = if gone { HOLE } else { entry };
+            whole &= *out != HOLE;
+            quiet &= *out == QUIET;
         }
-        if whole {
-            *out = octets;
+        match (whole, quiet) {
+            (true, true) => Popped::Quiet,
+            (true, false) => Popped::Frame(play),
+            (false, _) => Popped::Hole(play),
         }
-        whole
     }
 
     fn measure_jitter(&mut self, timestamp: u32, now_us: u64) {
@@ -369,322 +565,38 @@ impl JitterBuffer {
     }
 }
 
-impl Default for JitterBuffer {
-    fn default() -> Self {
-        JitterBuffer::new()
-    }
-}
-
 fn place(timestamp: u32) -> usize {
     timestamp as usize % RING
 }
 
-/// Sequence numbers seen: finds duplicates among the last 64 and counts what is missing.
-#[derive(Clone, Copy, Default)]
-struct Sequence {
-    highest: Option<SeqNumber>,
-    /// Bit n: `highest - n` was seen.
-    seen: u64,
-    expected: u64,
-    received: u64,
-    /// Lost before the last reset.
-    lost_before: u64,
+/// RTP timestamps to units, across the timestamp's wrapping.
+struct Clock {
+    /// RTP clock units in one of ours.
+    ratio: i64,
+    last: Option<u32>,
+    /// `last`, unwrapped.
+    total: i64,
 }
 
-impl Sequence {
-    fn handle(&mut self, seq: SeqNumber) -> bool {
-        let Some(highest) = self.highest else {
-            *self = Sequence {
-                highest: Some(seq),
-                seen: 1,
-                expected: 1,
-                received: 1,
-                ..*self
-            };
-            return true;
-        };
-        match seq.ahead_of(highest) {
-            // RFC 3550 A.1: a jump of more than that is a restart of the sender, not a loss.
-            ahead @ 1..=3000 => {
-                self.highest = Some(seq);
-                self.seen = self.seen.checked_shl(ahead as u32).unwrap_or(0) | 1;
-                self.expected += ahead as u64;
-                self.received += 1;
-                true
-            }
-            behind @ -63..=0 => {
-                let bit = 1u64 << -behind;
-                let fresh = self.seen & bit == 0;
-                self.seen |= bit;
-                self.received += u64::from(fresh);
-                fresh
-            }
-            // Very late, nothing to learn from it; the timestamp decides whether it is of use.
-            -3000..=-64 => true,
-            _ => {
-                let lost_before = self.lost();
-                *self = Sequence {
-                    highest: Some(seq),
-                    seen: 1,
-                    expected: 1,
-                    received: 1,
-                    lost_before,
-                };
-                true
-            }
+impl Clock {
+    fn new(codec: Codec) -> Clock {
+        Clock {
+            ratio: i64::from(codec.rtp_clock_hz() / 8000),
+            last: None,
+            total: 0,
         }
     }
 
-    fn lost(&self) -> u64 {
-        self.lost_before + self.expected.saturating_sub(self.received)
+    fn units(&mut self, timestamp: u32) -> u32 {
+        let moved = match self.last.replace(timestamp) {
+            Some(last) => i64::from(timestamp_ahead(timestamp, last)),
+            None => i64::from(timestamp),
+        };
+        self.total = self.total.wrapping_add(moved);
+        self.total.div_euclid(self.ratio) as u32
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rtp::Header;
-    use proptest::prelude::*;
-
-    /// A line on which packet `n` carries 160 octets of the value `n`, from a timestamp that wraps.
-    struct Line {
-        buffer: JitterBuffer,
-        tick: u64,
-    }
-
-    const START: u32 = u32::MAX - 1000;
-
-    impl Line {
-        fn new() -> Line {
-            Line {
-                buffer: JitterBuffer::new(),
-                tick: 0,
-            }
-        }
-
-        fn arrive(&mut self, n: u32) -> Inserted {
-            let payload = [n as u8; 160];
-            let timestamp = START.wrapping_add(n * 160);
-            let seq = SeqNumber(65_530u16.wrapping_add(n as u16));
-            let header = Header {
-                marker: false,
-                payload_type: 0,
-                seq,
-                timestamp,
-                ssrc: 1,
-            };
-            self.buffer.insert(
-                &Packet {
-                    header,
-                    payload: &payload,
-                },
-                self.tick * 20_000,
-            )
-        }
-
-        /// `Some(n)` when packet n played, `None` when concealed.
-        fn pop(&mut self) -> Option<u8> {
-            self.tick += 1;
-            let mut out = [0; FRAME_OCTETS];
-            (self.buffer.pop(&mut out, false) == Popped::Frame).then(|| out[0])
-        }
-
-        /// Runs ticks; `arrivals(tick)` says which packets come before it.
-        fn run(&mut self, ticks: u32, arrivals: impl Fn(u32) -> Vec<u32>) -> Vec<Option<u8>> {
-            (0..ticks)
-                .map(|tick| {
-                    for n in arrivals(tick) {
-                        self.arrive(n);
-                    }
-                    self.pop()
-                })
-                .collect()
-        }
-    }
-
-    #[test]
-    fn a_clean_line_waits_for_the_tick_only() {
-        let mut line = Line::new();
-        let heard = line.run(200, |tick| vec![tick]);
-        assert!(heard.iter().enumerate().all(|(n, &x)| x == Some(n as u8)));
-        assert_eq!(line.buffer.depth_ms(), 0);
-        assert_eq!(
-            line.buffer.stats(),
-            Stats {
-                packets: 200,
-                ..Stats::default()
-            }
-        );
-    }
-
-    #[test]
-    fn a_lost_packet_is_one_concealed_frame() {
-        let mut line = Line::new();
-        let heard = line.run(20, |tick| {
-            if tick == 5 || tick == 9 {
-                vec![]
-            } else {
-                vec![tick]
-            }
-        });
-        for (n, &x) in heard.iter().enumerate() {
-            assert_eq!(x, (n != 5 && n != 9).then_some(n as u8), "tick {n}");
-        }
-        let stats = line.buffer.stats();
-        assert_eq!((stats.lost, stats.grown, stats.late), (2, 0, 0));
-    }
-
-    #[test]
-    fn late_packets_make_it_grow_once() {
-        let mut line = Line::new();
-        // Every third packet is a tick late.
-        let heard = line.run(60, |tick| match tick % 3 {
-            0 => vec![tick],
-            1 => vec![],
-            _ => vec![tick - 1, tick],
-        });
-        assert_eq!(heard.iter().filter(|x| x.is_none()).count(), 1);
-        let played: Vec<u8> = heard.into_iter().flatten().collect();
-        assert!(played.windows(2).all(|w| w[1] == w[0] + 1));
-        assert_eq!(line.buffer.stats().grown, 1);
-    }
-
-    #[test]
-    fn reordering_makes_it_grow() {
-        let mut line = Line::new();
-        let heard = line.run(60, |tick| match tick % 4 {
-            1 => vec![tick + 1],
-            2 => vec![tick - 1],
-            _ => vec![tick],
-        });
-        assert!(heard[10..].iter().all(Option::is_some), "{heard:?}");
-        assert!(line.buffer.stats().late >= 1);
-    }
-
-    #[test]
-    fn shrinks_when_the_line_calms_down() {
-        let mut line = Line::new();
-        line.run(3, |tick| {
-            if tick == 1 {
-                vec![]
-            } else {
-                vec![tick.saturating_sub(1), tick]
-            }
-        });
-        assert_eq!(line.buffer.depth_ms(), 20);
-        for n in 3..500 {
-            line.arrive(n);
-            line.pop();
-        }
-        assert_eq!(line.buffer.depth_ms(), 0);
-        assert_eq!(line.buffer.stats().skipped, 1);
-    }
-
-    #[test]
-    fn a_stall_does_not_leave_a_delay() {
-        let mut line = Line::new();
-        line.run(10, |tick| vec![tick]);
-        for _ in 0..20 {
-            line.pop();
-        }
-        (10..31).for_each(|n| {
-            line.arrive(n);
-        });
-        line.pop();
-        assert!(line.buffer.depth_ms() <= 140, "{}", line.buffer.depth_ms());
-    }
-
-    #[test]
-    fn silence_suppression_keeps_step() {
-        let mut line = Line::new();
-        line.run(10, |tick| vec![tick]);
-        // The peer is silent for 300 ms; its clock runs on.
-        let heard: Vec<_> = (0..15).map(|_| line.pop()).collect();
-        assert!(heard.iter().all(Option::is_none));
-        line.arrive(25);
-        assert_eq!(line.pop(), Some(25));
-        assert_eq!(line.buffer.depth_ms(), 0);
-    }
-
-    #[test]
-    fn a_new_clock_starts_afresh() {
-        let mut line = Line::new();
-        line.run(10, |tick| vec![tick]);
-        line.arrive(100_000);
-        assert_eq!(line.pop(), Some(100_000u32 as u8));
-    }
-
-    #[test]
-    fn other_ptimes() {
-        for (case, octets) in [("10 ms", 80usize), ("30 ms", 240), ("40 ms", 320), ("60 ms", 480)] {
-            let mut buffer = JitterBuffer::new();
-            let mut sent = 0usize;
-            let mut seq = 0u16;
-            let mut whole = 0;
-            let mut next = 0u8;
-            for tick in 1..=100usize {
-                while (sent + octets) <= tick * 160 {
-                    let payload: Vec<u8> = (sent..sent + octets).map(|at| (at / 160) as u8).collect();
-                    let header = Header {
-                        marker: false,
-                        payload_type: 0,
-                        seq: SeqNumber(seq),
-                        timestamp: sent as u32,
-                        ssrc: 1,
-                    };
-                    buffer.insert(
-                        &Packet {
-                            header,
-                            payload: &payload,
-                        },
-                        tick as u64 * 20_000,
-                    );
-                    sent += octets;
-                    seq += 1;
-                }
-                let mut out = [0; 160];
-                if buffer.pop(&mut out, true) == Popped::Frame {
-                    assert_eq!(out, [next; 160], "{case}");
-                    next += 1;
-                    whole += 1;
-                }
-            }
-            assert!(whole >= 95, "{case}: {whole}");
-        }
-    }
-
-    proptest! {
-        /// Whatever the network does, what plays comes in order, each once, and the delay stays bounded.
-        #[test]
-        fn keeps_order(delays in proptest::collection::vec(0u32..9, 200), lost in proptest::collection::vec(0u8..10, 200), twice in 0usize..200) {
-            let mut line = Line::new();
-            let mut played = Vec::new();
-            for tick in 0..220u32 {
-                for n in 0..200usize {
-                    let here = n as u32 + delays[n] == tick && lost[n] != 0;
-                    if here {
-                        line.arrive(n as u32);
-                        if n == twice {
-                            prop_assert_eq!(line.arrive(n as u32), Inserted::Duplicate);
-                        }
-                    }
-                }
-                played.extend(line.pop());
-                prop_assert!(line.buffer.depth_ms() <= 140);
-            }
-            prop_assert!(played.windows(2).all(|w| w[0] < w[1]), "{played:?}");
-        }
-
-        #[test]
-        fn random_packets_never_panic(packets in proptest::collection::vec((any::<u16>(), any::<u32>(), 0usize..700, any::<u64>()), 0..60)) {
-            let mut buffer = JitterBuffer::new();
-            let payload = [1u8; 700];
-            let mut out = [0; 160];
-            for (seq, timestamp, length, now) in packets {
-                let header = Header { marker: false, payload_type: 0, seq: SeqNumber(seq), timestamp, ssrc: 0 };
-                buffer.insert(&Packet { header, payload: &payload[..length] }, now / 1000);
-                buffer.pop(&mut out, seq % 2 == 0);
-            }
-        }
-    }
-}
+#[path = "jitter_tests.rs"]
+mod tests;

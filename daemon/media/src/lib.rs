@@ -1,9 +1,9 @@
 //! Pure media: what happens to a frame between the socket and the engines.
 //!
 //! ```text
-//! rx: packet -> rtp -> jitter -> codec (G.711 -> 16 kHz) -> plc -> Frame
+//! rx: packet -> rtp -> playout (jitter -> codec -> plc, comfort noise) -> Frame
 //!                 `--> telephone_event -> digit
-//! tx: Frame -> codec (16 kHz -> G.711) -> rtp -> packet
+//! tx: Frame -> packetizer (codec) -> rtp -> packet
 //!     digit -> telephone_event (or tone) --^
 //! ```
 //!
@@ -17,17 +17,27 @@ pub mod codec;
 pub mod echo;
 pub mod frame;
 pub mod g711;
+pub mod g722;
 pub mod jitter;
 pub mod level;
+pub mod noise;
+pub mod opus;
+pub mod packetizer;
+pub mod playout;
 pub mod plc;
 pub mod resample;
+pub mod rtcp;
 pub mod rtp;
+pub mod sequence;
+pub mod srtp;
+pub mod stream;
 pub mod telephone_event;
 pub mod tone;
 pub mod wav;
 
 pub use codec::{Codec, Decoder, Encoder};
 pub use frame::{FRAME_SAMPLES, Frame, PTIME_MS, SAMPLE_RATE_HZ};
+pub use stream::{Rtcp, Stream};
 
 /// Why bytes could not be taken as media.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +48,27 @@ pub enum MediaError {
         /// Which check failed.
         what: &'static str,
     },
+    /// Not whole RTCP packets: count it and drop it.
+    #[error("malformed RTCP: {what}")]
+    MalformedRtcp {
+        /// Which check failed.
+        what: &'static str,
+    },
+    /// Not sealed with the agreed key, or sent again by somebody: count it and drop it.
+    #[error("unauthentic packet: {what}")]
+    Unauthentic {
+        /// Which check failed.
+        what: &'static str,
+    },
     /// Not a telephone-event payload (RFC 4733 §2.3): count it and drop it.
     #[error("malformed telephone-event payload of {octets} octets")]
     MalformedEvent {
         /// Length of the payload \[octets\].
         octets: usize,
     },
+    /// Not comfort noise (RFC 3389 §3): count it and drop it.
+    #[error("comfort noise without a level")]
+    MalformedNoise,
     /// The caller's buffer cannot hold what is to be written: a programming error, nothing was written.
     #[error("buffer of {have} octets, {need} needed")]
     BufferTooSmall {

@@ -68,7 +68,7 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// [`MediaError::MalformedRtp`] for anything that is not a whole RTP packet.
     pub fn parse(datagram: &'a [u8]) -> Result<Packet<'a>, MediaError> {
-        let Some((fixed, mut rest)) = datagram.split_first_chunk::<HEADER_OCTETS>() else {
+        let Some((fixed, _)) = datagram.split_first_chunk::<HEADER_OCTETS>() else {
             return Err(malformed("shorter than a header"));
         };
         let [
@@ -85,26 +85,7 @@ impl<'a> Packet<'a> {
             s2,
             s3,
         ] = *fixed;
-        if flags >> 6 != 2 {
-            return Err(malformed("not version 2"));
-        }
-        // RFC 5761 §4: these values are RTCP's packet types 192..=223 seen through RTP's eyes.
-        if (192..=223).contains(&marker_and_type) {
-            return Err(malformed("RTCP"));
-        }
-        let csrc_octets = usize::from(flags & 0x0f) * 4;
-        rest = rest
-            .get(csrc_octets..)
-            .ok_or_else(|| malformed("contributing sources cut off"))?;
-        if flags & 0x10 != 0 {
-            let Some((&[_, _, hi, lo], after)) = rest.split_first_chunk::<4>() else {
-                return Err(malformed("header extension cut off"));
-            };
-            let octets = usize::from(u16::from_be_bytes([hi, lo])) * 4;
-            rest = after
-                .get(octets..)
-                .ok_or_else(|| malformed("header extension cut off"))?;
-        }
+        let mut rest = datagram.get(header_octets(datagram)?..).unwrap_or_default();
         if flags & 0x20 != 0 {
             let padding = usize::from(*rest.last().ok_or_else(|| malformed("padding without payload"))?);
             let kept = rest.len().checked_sub(padding).filter(|_| padding > 0);
@@ -167,6 +148,37 @@ impl Header {
             s3,
         ]
     }
+}
+
+/// Octets before the payload: the fixed header, contributing sources, the header extension.
+///
+/// # Errors
+/// [`MediaError::MalformedRtp`] for what is not RTP version 2, is RTCP, or ends within its header.
+pub fn header_octets(datagram: &[u8]) -> Result<usize, MediaError> {
+    let Some((&[flags, marker_and_type, ..], _)) = datagram.split_first_chunk::<HEADER_OCTETS>() else {
+        return Err(malformed("shorter than a header"));
+    };
+    if flags >> 6 != 2 {
+        return Err(malformed("not version 2"));
+    }
+    // RFC 5761 §4: these values are RTCP's packet types 192..=223 seen through RTP's eyes.
+    if (192..=223).contains(&marker_and_type) {
+        return Err(malformed("RTCP"));
+    }
+    let mut octets = HEADER_OCTETS + usize::from(flags & 0x0f) * 4;
+    if octets > datagram.len() {
+        return Err(malformed("contributing sources cut off"));
+    }
+    if flags & 0x10 != 0 {
+        let Some(&[_, _, hi, lo]) = datagram.get(octets..).and_then(<[u8]>::first_chunk::<4>) else {
+            return Err(malformed("header extension cut off"));
+        };
+        octets += 4 + usize::from(u16::from_be_bytes([hi, lo])) * 4;
+        if octets > datagram.len() {
+            return Err(malformed("header extension cut off"));
+        }
+    }
+    Ok(octets)
 }
 
 fn malformed(what: &'static str) -> MediaError {

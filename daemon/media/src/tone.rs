@@ -200,6 +200,21 @@ pub fn goertzel(samples: &[i16], hz: f32) -> f32 {
     s1 * s1 + s2 * s2 - coefficient * s1 * s2
 }
 
+/// A voice-like sound for tests: a harmonic-rich tone whose pitch and level move, at -13 dBov.
+#[cfg(test)]
+pub(crate) fn voice(ms: u32) -> Vec<i16> {
+    let (mut phase, mut sound) = (0.0f64, Vec::new());
+    for n in 0..ms * 16 {
+        let t = f64::from(n) / 16_000.0;
+        phase += (140.0 + 30.0 * (t * 5.0).sin()) / 16_000.0;
+        let x: f64 = (1..=12)
+            .map(|k| (phase * std::f64::consts::TAU * f64::from(k)).sin() / f64::from(k))
+            .sum();
+        sound.push((x * 5000.0 * (0.6 + 0.4 * (t * 9.0).sin())) as i16);
+    }
+    sound
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +250,12 @@ mod tests {
             sound.extend([0; 960]);
         }
         let heard: Vec<i16> = frames(&sound)
-            .flat_map(|f| decoder.decode(&encoder.encode(&f)).samples)
+            .flat_map(|mut f| {
+                let mut octets = [0; 160];
+                encoder.encode(&f.samples, &mut octets);
+                decoder.decode(&octets, &mut f.samples);
+                f.samples
+            })
             .collect();
         assert_eq!(detect(&heard), "159D");
     }

@@ -57,7 +57,7 @@ impl Engine {
 
     /// One ptime on all legs: all send, then all receive.
     pub fn tick(&mut self, now_us: u64, skipped: u64) {
-        self.retire();
+        self.retire(now_us);
         while self.legs.len() < self.legs.capacity() {
             let Ok(leg) = self.incoming.pop() else {
                 break;
@@ -73,11 +73,12 @@ impl Engine {
     }
 
     /// Hands closed legs to the reaper. With its ring full they stay, silent to their owner, until there is room.
-    fn retire(&mut self) {
+    fn retire(&mut self, now_us: u64) {
         let mut next = 0;
         while let Some(leg) = self.legs.get(next) {
             if leg.is_closed() && !self.retired.is_full() {
-                let leg = self.legs.swap_remove(next);
+                let mut leg = self.legs.swap_remove(next);
+                leg.goodbye(now_us);
                 if let Err(rtrb::PushError::Full(leg)) = self.retired.push(leg) {
                     // Cannot be: there was room and nobody else pushes. Never free here.
                     self.legs.push(leg);

@@ -2,15 +2,17 @@
 
 use crate::engine::Engine;
 use crate::leg::{Command, RtLeg};
+use crate::report::Reporter;
 use crate::rx::Receiver;
 use crate::source::SourceFilter;
 use crate::stats::{LegShared, LegStats, Played, RtCounters, RtStats};
 use crate::tx::Transmitter;
 use crate::{RtError, RxFrame, TxFrame, sched};
-use attendant_media::{Codec, Frame, telephone_event};
+use attendant_media::stream::Stream;
+use attendant_media::{Frame, telephone_event};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
@@ -52,12 +54,10 @@ impl Default for RtConfig {
 pub struct LegConfig {
     /// Bound; made nonblocking here.
     pub socket: UdpSocket,
-    /// Where the peer wants its RTP, from SDP.
-    pub remote: SocketAddr,
-    /// What is sent. Both G.711 laws are understood.
-    pub codec: Codec,
-    /// Payload type of telephone-events, if agreed; otherwise digits are tones both ways.
-    pub event_pt: Option<u8>,
+    /// For RTCP where it has a port of its own; bound, made nonblocking here. Without it such reports are not sent.
+    pub rtcp_socket: Option<UdpSocket>,
+    /// What SDP agreed on.
+    pub stream: Stream,
     /// Answer to where packets come from (RFC 4961) rather than to `remote`.
     pub symmetric: bool,
     /// Our identity in RTP.
@@ -152,7 +152,12 @@ impl Rt {
         if !self.is_running() {
             return Err(RtError::Stopped);
         }
-        config.socket.set_nonblocking(true).map_err(RtError::Socket)?;
+        for socket in [Some(&config.socket), config.rtcp_socket.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            socket.set_nonblocking(true).map_err(RtError::Socket)?;
+        }
         if self.reaper.legs.fetch_add(1, Ordering::AcqRel) >= self.max_legs {
             self.reaper.legs.fetch_sub(1, Ordering::AcqRel);
             return Err(RtError::TooManyLegs {
@@ -259,12 +264,8 @@ impl LegControl {
     ///
     /// # Errors
     /// [`RtError::Busy`] when too much waits.
-    pub fn set_remote(&self, remote: SocketAddr, codec: Codec, event_pt: Option<u8>) -> Result<(), RtError> {
-        self.command(Command::SetRemote {
-            remote,
-            codec,
-            event_pt,
-        })
+    pub fn set_remote(&self, stream: Stream) -> Result<(), RtError> {
+        self.command(Command::SetRemote(stream))
     }
 
     /// While held nothing is sent and voice waits; what comes in is still heard.
@@ -310,11 +311,16 @@ fn make_leg(config: LegConfig, reaper: Arc<Reaper>, reaper_thread: Thread) -> (L
     let (commands_in, commands_out) = RingBuffer::new(COMMAND_RING);
     let shared = Arc::new(LegShared::new(sched::now_us()));
     let seed = RandomState::new().build_hasher().finish();
+    let stream = config.stream;
+    let name_seed = RandomState::new().build_hasher().finish();
     let rt_leg = RtLeg {
         socket: config.socket,
-        source: SourceFilter::new(config.remote, config.symmetric),
-        receiver: Receiver::new(config.codec, config.event_pt),
-        transmitter: Transmitter::new(tx_out, config.codec, config.event_pt, config.ssrc, seed),
+        rtcp_socket: config.rtcp_socket,
+        rtcp_ticks: 0,
+        reporter: Reporter::new(stream.rtcp, config.ssrc, name_seed),
+        source: SourceFilter::new(stream.remote, config.symmetric),
+        receiver: Receiver::new(stream),
+        transmitter: Transmitter::new(tx_out, stream, config.ssrc, seed),
         rx: rx_in,
         commands: commands_out,
         shared: shared.clone(),
@@ -340,6 +346,12 @@ fn make_leg(config: LegConfig, reaper: Arc<Reaper>, reaper_thread: Thread) -> (L
 #[cfg(test)]
 pub(crate) fn make_test_leg(config: LegConfig) -> (Leg, RtLeg) {
     assert!(config.socket.set_nonblocking(true).is_ok());
+    assert!(
+        config
+            .rtcp_socket
+            .as_ref()
+            .is_none_or(|socket| socket.set_nonblocking(true).is_ok())
+    );
     make_leg(config, Arc::new(Reaper::default()), std::thread::current())
 }
 

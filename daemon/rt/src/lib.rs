@@ -1,10 +1,10 @@
 //! The realtime audio thread: clock, legs, rings, counters.
 //!
 //! ```text
-//!  socket --recv--> jitter -> decode/conceal -> voice activity --RxFrame ring--> call
-//!                                  rt-audio, one tick every 20 ms
-//!  socket <--send-- encode <- gain <- flush <-------------------TxFrame ring---- call
-//!                     ^-- telephone-events <---------------command ring--------- LegControl
+//!  socket --recv--> open (SRTP) -> jitter -> decode/conceal -> voice activity --RxFrame ring--> call
+//!                      `--> reports (RTCP)     rt-audio, one tick every 20 ms
+//!  socket <--send-- seal (SRTP) <- packets <- encode <- gain <- flush <----------TxFrame ring---- call
+//!                      ^-- reports, telephone-events <----------------------command ring--------- LegControl
 //!
 //!  new legs --ring--> rt-audio --return ring--> rt-reaper (frees them, closes their sockets)
 //! ```
@@ -47,10 +47,13 @@
 )]
 
 mod engine;
+#[cfg(test)]
+mod fuzz_tests;
 mod handle;
 mod leg;
 #[cfg(test)]
 mod leg_tests;
+mod report;
 mod rx;
 mod sched;
 mod source;
@@ -59,7 +62,7 @@ mod tx;
 mod vad;
 
 pub use handle::{Leg, LegConfig, LegControl, Rt, RtConfig};
-pub use stats::{LateTicks, LegStats, Played, RtStats};
+pub use stats::{LateTicks, LegStats, PeerReport, Played, RtStats};
 pub use vad::Vad;
 
 use attendant_media::Frame;

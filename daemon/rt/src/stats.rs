@@ -73,8 +73,14 @@ pub struct LegStats {
     pub rx_malformed: u64,
     /// From somebody else.
     pub rx_foreign: u64,
-    /// Frames made up in place of missing ones.
+    /// Frames made up in place of missing ones; the peer's silence does not count.
     pub rx_concealed: u64,
+    /// Sealed with another key, or sent again by somebody (SRTP).
+    pub rx_unauthentic: u64,
+    /// Frames by which the delay grew: packets came late, or the peer's clock is slow.
+    pub rx_grown: u64,
+    /// Frames that were skipped: the line calmed down, or the peer's clock is fast.
+    pub rx_skipped: u64,
     /// Interarrival jitter (RFC 3550), seen with the tick's resolution \[ms\].
     pub jitter_ms: f32,
     /// What the jitter buffer holds when a tick begins, the frame about to be played included \[ms\].
@@ -89,8 +95,31 @@ pub struct LegStats {
     pub overruns: u64,
     /// Times the peer started a new stream.
     pub ssrc_changes: u64,
+    /// Times the peer changed the codec without a word.
+    pub codec_changes: u64,
+    /// RTCP packets of the peer, and of ours.
+    pub rx_reports: u64,
+    /// RTCP packets sent.
+    pub tx_reports: u64,
+    /// How the peer hears us; all zero before its first report.
+    pub peer: PeerReport,
     /// Since the peer's last packet, or since the start if there was none \[ms\].
     pub last_rx_age_ms: u64,
+}
+
+/// How the peer hears us, by its last report (RFC 3550 §6.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Reports that spoke of us.
+    pub reports: u64,
+    /// Of ours, lost since the call began \[packets\].
+    pub lost: u32,
+    /// Of ours, lost in the last interval \[1/256\].
+    pub fraction_lost: u8,
+    /// Interarrival jitter at the peer \[RTP clock units\].
+    pub jitter_units: u32,
+    /// There and back, without the peer's own time \[ms\]; none before it has answered a report of ours.
+    pub round_trip_ms: Option<u32>,
 }
 
 /// Shared counters of the thread.
@@ -165,6 +194,9 @@ pub(crate) struct LegShared {
     pub rx_malformed: AtomicU64,
     pub rx_foreign: AtomicU64,
     pub rx_concealed: AtomicU64,
+    pub rx_unauthentic: AtomicU64,
+    pub rx_grown: AtomicU64,
+    pub rx_skipped: AtomicU64,
     pub jitter_us: AtomicU32,
     pub jitter_delay_ms: AtomicU32,
     pub tx_packets: AtomicU64,
@@ -172,6 +204,14 @@ pub(crate) struct LegShared {
     pub underruns: AtomicU64,
     pub overruns: AtomicU64,
     pub ssrc_changes: AtomicU64,
+    pub codec_changes: AtomicU64,
+    pub rx_reports: AtomicU64,
+    pub tx_reports: AtomicU64,
+    pub peer_reports: AtomicU64,
+    /// Lost in the upper half, jitter in the lower.
+    pub peer_lost_jitter: AtomicU64,
+    /// Fraction lost in the upper half, round trip in the lower; `u32::MAX`: none.
+    pub peer_fraction_trip: AtomicU64,
     /// Monotonic instant of the peer's last packet \[µs\].
     pub last_rx_us: AtomicU64,
 }
@@ -193,6 +233,9 @@ impl LegShared {
             rx_malformed: AtomicU64::new(0),
             rx_foreign: AtomicU64::new(0),
             rx_concealed: AtomicU64::new(0),
+            rx_unauthentic: AtomicU64::new(0),
+            rx_grown: AtomicU64::new(0),
+            rx_skipped: AtomicU64::new(0),
             jitter_us: AtomicU32::new(0),
             jitter_delay_ms: AtomicU32::new(0),
             tx_packets: AtomicU64::new(0),
@@ -200,6 +243,12 @@ impl LegShared {
             underruns: AtomicU64::new(0),
             overruns: AtomicU64::new(0),
             ssrc_changes: AtomicU64::new(0),
+            codec_changes: AtomicU64::new(0),
+            rx_reports: AtomicU64::new(0),
+            tx_reports: AtomicU64::new(0),
+            peer_reports: AtomicU64::new(0),
+            peer_lost_jitter: AtomicU64::new(0),
+            peer_fraction_trip: AtomicU64::new(u64::from(u32::MAX)),
             last_rx_us: AtomicU64::new(now_us),
         }
     }
@@ -214,6 +263,31 @@ impl LegShared {
         }
     }
 
+    /// Takes over a report; a round trip, once known, outlasts reports without one.
+    pub fn note_peer_report(&self, report: &PeerReport) {
+        let pack = |upper: u32, lower: u32| u64::from(upper) << 32 | u64::from(lower);
+        self.peer_reports.fetch_add(report.reports, Relaxed);
+        self.peer_lost_jitter
+            .store(pack(report.lost, report.jitter_units), Relaxed);
+        let before = self.peer_fraction_trip.load(Relaxed) as u32;
+        let trip = report.round_trip_ms.unwrap_or(before);
+        self.peer_fraction_trip
+            .store(pack(u32::from(report.fraction_lost), trip), Relaxed);
+    }
+
+    fn peer_report(&self) -> PeerReport {
+        let lost_jitter = self.peer_lost_jitter.load(Relaxed);
+        let fraction_trip = self.peer_fraction_trip.load(Relaxed);
+        let trip = fraction_trip as u32;
+        PeerReport {
+            reports: self.peer_reports.load(Relaxed),
+            lost: (lost_jitter >> 32) as u32,
+            fraction_lost: (fraction_trip >> 32) as u8,
+            jitter_units: lost_jitter as u32,
+            round_trip_ms: (trip != u32::MAX).then_some(trip),
+        }
+    }
+
     pub fn stats(&self, now_us: u64) -> LegStats {
         LegStats {
             rx_packets: self.rx_packets.load(Relaxed),
@@ -223,6 +297,9 @@ impl LegShared {
             rx_malformed: self.rx_malformed.load(Relaxed),
             rx_foreign: self.rx_foreign.load(Relaxed),
             rx_concealed: self.rx_concealed.load(Relaxed),
+            rx_unauthentic: self.rx_unauthentic.load(Relaxed),
+            rx_grown: self.rx_grown.load(Relaxed),
+            rx_skipped: self.rx_skipped.load(Relaxed),
             jitter_ms: self.jitter_us.load(Relaxed) as f32 / 1000.0,
             jitter_delay_ms: self.jitter_delay_ms.load(Relaxed),
             tx_packets: self.tx_packets.load(Relaxed),
@@ -230,6 +307,10 @@ impl LegShared {
             underruns: self.underruns.load(Relaxed),
             overruns: self.overruns.load(Relaxed),
             ssrc_changes: self.ssrc_changes.load(Relaxed),
+            codec_changes: self.codec_changes.load(Relaxed),
+            rx_reports: self.rx_reports.load(Relaxed),
+            tx_reports: self.tx_reports.load(Relaxed),
+            peer: self.peer_report(),
             last_rx_age_ms: now_us.saturating_sub(self.last_rx_us.load(Relaxed)) / 1000,
         }
     }

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::disallowed_methods)]
 
-use attendant_media::{Codec, Frame, rtp::Packet, tone};
+use attendant_media::{Codec, Frame, Stream, rtp::Packet, tone};
 use attendant_rt::{LegConfig, Rt, RtConfig, RtError, TxFrame};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 fn config(remote: &UdpSocket) -> LegConfig {
     LegConfig {
         socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
-        remote: remote.local_addr().unwrap(),
-        codec: Codec::Pcma,
-        event_pt: Some(101),
+        rtcp_socket: Some(UdpSocket::bind("127.0.0.1:0").unwrap()),
+        stream: Stream::plain(remote.local_addr().unwrap(), Codec::Pcma),
         symmetric: true,
         ssrc: 0x1234_5678,
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use attendant_sip::{Account, Peer, SipConfig, SipEvent, Transport, start};
+use attendant_sip::{Account, Peer, SipConfig, SipEvent, SrtpPolicy, Transport, start};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let local = Peer {
         name: "local".to_string(),
         net: "127.0.0.0/8".parse()?,
+        srtp: SrtpPolicy::Offered,
     };
     let config = SipConfig {
         udp: Some(addr),
@@ -86,6 +87,7 @@ fn account_from_env() -> Vec<Account> {
         realm: None,
         expires_s: 300,
         transport: Transport::Udp,
+        srtp: SrtpPolicy::Offered,
     }]
 }
 

@@ -35,6 +35,8 @@ const BYE_PATIENCE: Duration = Duration::from_secs(4);
 pub struct Established {
     /// Bound RTP socket.
     pub socket: UdpSocket,
+    /// Bound to the port above it, for RTCP.
+    pub rtcp_socket: UdpSocket,
     /// What was agreed on.
     pub media: Negotiated,
     /// What happens from here on; ends with [`DialogEvent::Bye`] or [`DialogEvent::Failed`], then `None`.
@@ -415,15 +417,15 @@ impl Running {
         let before = {
             let mut session = lock(&self.pump.session);
             let before = session.current;
-            if let Some(before) = before.filter(|_| agreed.remote.ip().is_unspecified()) {
+            if let Some(before) = before.filter(|_| agreed.stream.remote.ip().is_unspecified()) {
                 // Held the old way: the address to come back to is the last real one.
-                agreed.remote = before.remote;
+                agreed.stream.remote = before.stream.remote;
+                agreed.stream.rtcp = before.stream.rtcp;
             }
             session.current = Some(agreed);
             before
         };
-        let stream = |n: &Negotiated| (n.codec, n.remote, n.event_pt);
-        if before.is_none_or(|b| stream(&b) != stream(&agreed)) {
+        if before.is_none_or(|b| b.stream != agreed.stream) {
             self.send(DialogEvent::Media(agreed)).await;
         }
         if before.is_some_and(|b| b.on_hold()) != agreed.on_hold() {

@@ -4,7 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use attendant_media::codec::Codec;
+
 use crate::error::SipError;
+use crate::media::SrtpPolicy;
 
 /// Settings of one SIP endpoint.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct SipConfig {
     pub accounts: Vec<Account>,
     /// Trunks whose calls are accepted. A registrar's address is accepted without being listed.
     pub peers: Vec<Peer>,
+    /// What is spoken, best first; the order of an offerer counts for more.
+    pub codecs: Vec<Codec>,
     /// User-Agent header.
     pub user_agent: String,
     /// Calls at once, both directions; the next caller hears busy (486).
@@ -36,6 +41,7 @@ impl Default for SipConfig {
             rtp_ports: (16_384, 17_383),
             accounts: Vec::new(),
             peers: Vec::new(),
+            codecs: Codec::ALL.to_vec(),
             user_agent: "Attendant".to_string(),
             max_calls: 8,
         }
@@ -61,6 +67,8 @@ pub struct Account {
     pub expires_s: u32,
     /// Used when `registrar` names no transport.
     pub transport: Transport,
+    /// Whether calls through it are encrypted.
+    pub srtp: SrtpPolicy,
 }
 
 impl fmt::Debug for Account {
@@ -89,6 +97,8 @@ pub struct Peer {
     pub name: String,
     /// Its address or network.
     pub net: Cidr,
+    /// Whether calls with it are encrypted.
+    pub srtp: SrtpPolicy,
 }
 
 /// An address or network such as `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.

@@ -18,6 +18,7 @@ use crate::config::{SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
 use crate::inspector::{Extras, Proxied, Realms};
+use crate::media::{LocalMedia, SrtpPolicy};
 use crate::ports::PortPool;
 
 pub(crate) struct Core {
@@ -111,6 +112,32 @@ impl Core {
             Some(ip) => Ok(ip),
             None => self.local_ip(remote),
         }
+    }
+
+    /// Our end of the media of a call with `remote`, on the RTP port `port`.
+    ///
+    /// # Errors
+    /// [`SipError::Io`] when there is no route.
+    pub fn local_media(&self, remote: IpAddr, port: u16) -> Result<LocalMedia, SipError> {
+        let ip = self.advertised_ip(remote)?;
+        Ok(LocalMedia::new(
+            ip,
+            port,
+            &self.config.codecs,
+            self.srtp_policy(remote),
+        ))
+    }
+
+    /// Whether calls with `remote` are encrypted: as its peer says, else its account, else as usual.
+    fn srtp_policy(&self, remote: IpAddr) -> SrtpPolicy {
+        let peer = self.config.peers.iter().find(|peer| peer.net.contains(remote));
+        let account = || {
+            let name = self.gate.account_of(remote)?;
+            self.config.accounts.iter().find(|account| account.name == name)
+        };
+        peer.map(|peer| peer.srtp)
+            .or_else(|| account().map(|account| account.srtp))
+            .unwrap_or_default()
     }
 
     /// Where `remote` reaches us.

@@ -106,6 +106,14 @@ impl Gate {
                 .any(|a| *a == ip)
     }
 
+    /// The account whose registrar has this address.
+    pub fn account_of(&self, ip: IpAddr) -> Option<String> {
+        let ip = ip.to_canonical();
+        let registrars = self.registrars.read().unwrap_or_else(PoisonError::into_inner);
+        let found = registrars.iter().find(|(_, addresses)| addresses.contains(&ip));
+        found.map(|(account, _)| account.clone())
+    }
+
     pub fn counters(&self) -> GateCounters {
         GateCounters {
             refused: self.refused.load(Ordering::Relaxed),

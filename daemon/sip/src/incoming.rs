@@ -22,7 +22,7 @@ use crate::call::{
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
-use crate::media::{LocalMedia, MediaOffer, Negotiated};
+use crate::media::{MediaOffer, Negotiated};
 use crate::redact::Redacted;
 use crate::sdp::{Direction, Sdp, SdpError};
 
@@ -112,7 +112,7 @@ pub struct IncomingCall {
 struct Pending {
     core: Arc<Core>,
     control: Control,
-    socket: std::net::UdpSocket,
+    sockets: crate::ports::MediaSockets,
     events: mpsc::Receiver<DialogEvent>,
     /// Our answer; `None` with a late offer.
     answer: Option<Sdp>,
@@ -178,7 +178,8 @@ impl IncomingCall {
             (MediaOffer::Late, None) => return Err(SipError::Gone),
         };
         Ok(Established {
-            socket: pending.socket,
+            socket: pending.sockets.rtp,
+            rtcp_socket: pending.sockets.rtcp,
             media,
             events: pending.events,
             handle,
@@ -393,13 +394,8 @@ fn prepare(
     permit: CallPermit,
 ) -> Result<(IncomingCall, rsipstack::dialog::invite_dialog::InviteDialog), SipError> {
     let source = source_of(tx)?;
-    let (socket, lease) = core.ports.bind(core.local_ip(source.ip())?)?;
-    let mut local = LocalMedia {
-        ip: core.advertised_ip(source.ip())?,
-        port: socket.local_addr()?.port(),
-        session_id: u64::from(rand::random::<u32>()),
-        version: 0,
-    };
+    let (sockets, lease) = core.ports.bind(core.local_ip(source.ip())?)?;
+    let mut local = core.local_media(source.ip(), sockets.rtp.local_addr()?.port())?;
     let (answer, media) = match offer {
         Some(offer) => {
             let (answer, agreed) = local.answer(&offer, source.ip())?;
@@ -447,7 +443,7 @@ fn prepare(
         pending: Some(Box::new(Pending {
             core: core.clone(),
             control,
-            socket,
+            sockets,
             events,
             answer,
             late,

@@ -37,6 +37,8 @@ mod ports;
 mod redact;
 mod register;
 pub mod sdp;
+#[cfg(test)]
+mod sdp_fuzz;
 mod tcp;
 mod udp;
 mod wire;
@@ -62,7 +64,7 @@ pub use config::{Account, Cidr, Peer, SipConfig, Transport};
 pub use error::SipError;
 pub use gate::GateCounters;
 pub use incoming::{Caller, IncomingCall, Refusal};
-pub use media::{MediaOffer, Negotiated};
+pub use media::{MediaOffer, Negotiated, SrtpPolicy};
 pub use redact::Redacted;
 pub use register::RegistrationState;
 pub use sdp::Direction;
@@ -83,6 +85,10 @@ const EVENTS: usize = 64;
 const SHUTDOWN: Duration = Duration::from_secs(6);
 
 /// What the line reports.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a call, moved twice; a box would only be unwrapped"
+)]
 #[derive(Debug)]
 pub enum SipEvent {
     /// Somebody calls.

@@ -12,7 +12,6 @@ use crate::call::{DialogHandle, Established, Pump, Session, refused};
 use crate::config::Transport;
 use crate::core::{Core, lock, resolve};
 use crate::error::SipError;
-use crate::media::LocalMedia;
 use crate::sdp::{Direction, Sdp};
 
 /// How long a call may ring before it is cancelled.
@@ -52,13 +51,8 @@ pub(crate) async fn invite(
             status: 486,
             reason: "all our lines are in use".to_string(),
         })?;
-    let (socket, lease) = core.ports.bind(core.local_ip(addr.ip())?)?;
-    let mut local = LocalMedia {
-        ip: core.advertised_ip(addr.ip())?,
-        port: socket.local_addr()?.port(),
-        session_id: u64::from(rand::random::<u32>()),
-        version: 0,
-    };
+    let (sockets, lease) = core.ports.bind(core.local_ip(addr.ip())?)?;
+    let mut local = core.local_media(addr.ip(), sockets.rtp.local_addr()?.port())?;
     let offer = local.offer(Direction::SendRecv).to_string();
     let user = credentials.as_ref().map_or(USER, |(user, _)| user.as_str());
     let contact = core.contact(user, addr.ip(), if tcp { Transport::Tcp } else { Transport::Udp })?;
@@ -113,7 +107,8 @@ pub(crate) async fn invite(
     // On an unusable answer, dropping the handle hangs up.
     let handle = DialogHandle::new(control);
     Ok(Established {
-        socket,
+        socket: sockets.rtp,
+        rtcp_socket: sockets.rtcp,
         media: agreed?,
         events,
         handle,

@@ -1,4 +1,5 @@
-//! RTP ports: an even port from the range for each call, given back when the call ends.
+//! RTP ports: an even port from the range for each call, and the odd one above it for RTCP (RFC 3550 §11), given back
+//! when the call ends.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -19,6 +20,15 @@ pub(crate) struct PortPool {
 struct State {
     leased: HashSet<u16>,
     next: u16,
+}
+
+/// What one call is given.
+#[derive(Debug)]
+pub(crate) struct MediaSockets {
+    /// On the even port.
+    pub rtp: UdpSocket,
+    /// On the odd port above it.
+    pub rtcp: UdpSocket,
 }
 
 /// Keeps the port pair (RTP and the odd port above it) reserved until dropped.
@@ -51,11 +61,11 @@ impl PortPool {
         })
     }
 
-    /// Binds the next free even port on `ip`; ports used by other programs are skipped.
+    /// Binds the next free pair on `ip`; pairs of which another program uses a port are skipped.
     ///
     /// # Errors
     /// [`SipError::NoRtpPort`] when all are taken.
-    pub fn bind(&self, ip: IpAddr) -> Result<(UdpSocket, PortLease), SipError> {
+    pub fn bind(&self, ip: IpAddr) -> Result<(MediaSockets, PortLease), SipError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = (self.last - self.first).div_ceil(2);
         for _ in 0..pairs {
@@ -67,10 +77,11 @@ impl PortPool {
             if state.leased.contains(&port) {
                 continue;
             }
-            if let Ok(socket) = UdpSocket::bind(SocketAddr::new(ip, port)) {
+            let bind = |port| UdpSocket::bind(SocketAddr::new(ip, port));
+            if let (Ok(rtp), Ok(rtcp)) = (bind(port), bind(port + 1)) {
                 state.leased.insert(port);
                 return Ok((
-                    socket,
+                    MediaSockets { rtp, rtcp },
                     PortLease {
                         port,
                         state: self.state.clone(),
@@ -118,20 +129,30 @@ mod tests {
         let (a, lease_a) = pool.bind(LOCAL).unwrap();
         let (b, _lease_b) = pool.bind(LOCAL).unwrap();
         assert_eq!(
-            (a.local_addr().unwrap().port(), b.local_addr().unwrap().port()),
+            (
+                a.rtp.local_addr().unwrap().port(),
+                b.rtp.local_addr().unwrap().port()
+            ),
             (41_002, 41_004)
         );
+        assert_eq!(a.rtcp.local_addr().unwrap().port(), 41_003);
         assert!(matches!(pool.bind(LOCAL), Err(SipError::NoRtpPort { .. })));
         drop((a, lease_a));
-        assert_eq!(pool.bind(LOCAL).unwrap().0.local_addr().unwrap().port(), 41_002);
+        assert_eq!(
+            pool.bind(LOCAL).unwrap().0.rtp.local_addr().unwrap().port(),
+            41_002
+        );
         assert_eq!(pool.leased(), 1);
     }
 
     #[test]
     fn ports_of_other_programs_are_skipped() {
-        let _other = UdpSocket::bind((LOCAL, 41_010)).unwrap();
-        let pool = PortPool::new((41_010, 41_013)).unwrap();
-        assert_eq!(pool.bind(LOCAL).unwrap().0.local_addr().unwrap().port(), 41_012);
+        let _others = [41_010, 41_013].map(|port| UdpSocket::bind((LOCAL, port)).unwrap());
+        let pool = PortPool::new((41_010, 41_015)).unwrap();
+        assert_eq!(
+            pool.bind(LOCAL).unwrap().0.rtp.local_addr().unwrap().port(),
+            41_014
+        );
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! SDP: parse and build, as much of it as a telephone call needs.
 //!
 //! Reads any session description of bounded size; unknown lines and attributes are skipped. What is built here parses
-//! back to the same value. Source: RFC 8866 (SDP), RFC 3264 (directions), RFC 4733 (telephone-event).
+//! back to the same value. Source: RFC 8866 (SDP), RFC 3264 (directions), RFC 4733 (telephone-event), RFC 4568 (keys),
+//! RFC 3605 and RFC 5761 (RTCP).
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
+
+use attendant_media::srtp::{MASTER_OCTETS, MasterKey, Suite};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// A description larger than this is refused \[bytes\]; real ones stay below 4 KiB.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -12,6 +17,8 @@ pub const MAX_BYTES: usize = 16 * 1024;
 pub const MAX_MEDIA: usize = 16;
 /// More formats in one media line than this are refused.
 pub const MAX_FORMATS: usize = 32;
+/// More keys in one media line than this are not looked at.
+const MAX_CRYPTOS: usize = 16;
 /// More lines than this are refused.
 const MAX_LINES: usize = 512;
 
@@ -24,9 +31,17 @@ pub enum SdpError {
     /// Not SDP.
     #[error("the session description has a bad {0} line")]
     Malformed(&'static str),
-    /// No audio stream over plain RTP was offered.
-    #[error("no plain RTP audio stream is offered")]
+    /// No audio stream over RTP was offered.
+    #[error("no RTP audio stream is offered")]
     NoAudio,
+    /// The audio is in clear, and the configuration wants it sealed.
+    #[error(
+        "the audio is not encrypted, and srtp = \"required\" is configured; offer RTP/SAVP with a=crypto"
+    )]
+    NotSealed,
+    /// The audio is sealed, and the configuration or the offered keys leave no way to open it.
+    #[error("the audio is encrypted in a way that is not accepted here: {0}")]
+    Sealed(&'static str),
     /// Audio was offered in codecs we do not have.
     #[error("no common codec; the peer offers {offered}")]
     NoCommonCodec {
@@ -121,7 +136,7 @@ pub struct Media {
     pub kind: String,
     /// UDP port; 0 refuses or removes the stream.
     pub port: u16,
-    /// `RTP/AVP`, `RTP/SAVP`, `udptl` …
+    /// `RTP/AVP`, `RTP/SAVP`, `udptl` …; see [`Media::profile`].
     pub proto: String,
     /// Formats in order of preference; for RTP, payload types.
     pub formats: Vec<String>,
@@ -133,6 +148,14 @@ pub struct Media {
     pub fmtps: Vec<(u8, String)>,
     /// `a=ptime` \[ms\].
     pub ptime_ms: Option<u16>,
+    /// `a=maxptime` \[ms\].
+    pub max_ptime_ms: Option<u16>,
+    /// `a=rtcp`: port, and address if it is another one (RFC 3605).
+    pub rtcp: Option<(u16, Option<IpAddr>)>,
+    /// `a=rtcp-mux` (RFC 5761).
+    pub rtcp_mux: bool,
+    /// `a=crypto` lines that we can use.
+    pub cryptos: Vec<Crypto>,
     /// Media-level direction.
     pub direction: Option<Direction>,
 }
@@ -146,6 +169,39 @@ pub struct RtpMap {
     pub name: String,
     /// RTP clock \[Hz\].
     pub clock_hz: u32,
+    /// Channels; 1 where nothing is said.
+    pub channels: u8,
+}
+
+/// One `a=crypto` line (RFC 4568 §9.1): one key, for a suite we have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crypto {
+    /// Number of the line, which the answer repeats.
+    pub tag: u32,
+    /// Algorithms.
+    pub suite: Suite,
+    /// Key and salt of its writer.
+    pub key: MasterKey,
+}
+
+/// How RTP is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// `RTP/AVP`, `RTP/AVPF`.
+    Plain,
+    /// `RTP/SAVP`, `RTP/SAVPF`: SRTP with keys in SDP.
+    Sealed,
+}
+
+impl Media {
+    /// How its RTP is carried; `None` for what is no RTP, or SRTP with another way to agree on keys.
+    pub fn profile(&self) -> Option<Profile> {
+        match self.proto.as_str() {
+            "RTP/AVP" | "RTP/AVPF" => Some(Profile::Plain),
+            "RTP/SAVP" | "RTP/SAVPF" => Some(Profile::Sealed),
+            _ => None,
+        }
+    }
 }
 
 impl Sdp {
@@ -183,12 +239,14 @@ impl Sdp {
         reader.finish()
     }
 
-    /// The first audio stream in use, with its place among the media lines.
-    pub fn audio(&self) -> Option<(usize, &Media)> {
-        self.media
-            .iter()
-            .enumerate()
-            .find(|(_, m)| m.kind == "audio" && m.proto == "RTP/AVP" && m.port != 0)
+    /// The audio streams in use that are RTP, with their places among the media lines.
+    pub fn audio(&self) -> impl Iterator<Item = (usize, &Media, Profile)> {
+        self.media.iter().enumerate().filter_map(|(n, media)| {
+            let profile = media
+                .profile()
+                .filter(|_| media.kind == "audio" && media.port != 0);
+            profile.map(|profile| (n, media, profile))
+        })
     }
 
     /// Where `media` is to be sent: its own c= line, or the session's.
@@ -257,6 +315,10 @@ impl Reader {
                 }
             }
             "ptime" => media.ptime_ms = argument.trim().parse().ok(),
+            "maxptime" => media.max_ptime_ms = argument.trim().parse().ok(),
+            "rtcp" => media.rtcp = parse_rtcp(argument),
+            "rtcp-mux" => media.rtcp_mux = true,
+            "crypto" if media.cryptos.len() < MAX_CRYPTOS => media.cryptos.extend(parse_crypto(argument)),
             _ => {}
         }
     }
@@ -336,8 +398,41 @@ fn parse_media(value: &str) -> Result<Media, SdpError> {
         rtpmaps: Vec::new(),
         fmtps: Vec::new(),
         ptime_ms: None,
+        max_ptime_ms: None,
+        rtcp: None,
+        rtcp_mux: false,
+        cryptos: Vec::new(),
         direction: None,
     })
+}
+
+/// `port [IN IP4 address]`.
+fn parse_rtcp(argument: &str) -> Option<(u16, Option<IpAddr>)> {
+    let mut fields = argument.split_whitespace();
+    let port = fields.next()?.parse().ok()?;
+    let address = fields.nth(2).and_then(|address| address.parse().ok());
+    Some((port, address))
+}
+
+/// `tag suite inline:key[|lifetime][|MKI:length] [session parameters]`. A line that asks for more than we do is none of
+/// ours (RFC 4568 §6.3: unknown parameters must not be ignored, unless they begin with a hyphen).
+fn parse_crypto(argument: &str) -> Option<Crypto> {
+    let mut fields = argument.split_whitespace();
+    let tag = fields.next()?.parse().ok().filter(|tag| *tag < 1_000_000_000)?;
+    let suite = Suite::from_name(fields.next()?)?;
+    let mut inline = fields.next()?.strip_prefix("inline:")?.split('|');
+    let octets = BASE64.decode(inline.next()?).ok()?;
+    let octets: [u8; MASTER_OCTETS] = octets.try_into().ok()?;
+    let mut key = MasterKey::new(octets);
+    for extra in inline {
+        // A lifetime (2^31, 4096) is longer than any call.
+        if let Some((_, length)) = extra.split_once(':') {
+            key = key.with_mki(length.parse().ok().filter(|length| *length <= 128)?);
+        }
+    }
+    // The hint for the window's size changes nothing on the wire.
+    let harmless = |field: &str| field.starts_with('-') || field.starts_with("WSH=") || field == "KDR=0";
+    fields.all(harmless).then_some(Crypto { tag, suite, key })
 }
 
 fn parse_rtpmap(argument: &str) -> Option<RtpMap> {
@@ -345,11 +440,15 @@ fn parse_rtpmap(argument: &str) -> Option<RtpMap> {
     let mut encoding = encoding.trim().split('/');
     let name = encoding.next()?.to_string();
     let clock_hz = encoding.next()?.parse().ok()?;
+    let channels = encoding
+        .next()
+        .map_or(Some(1), |channels| channels.parse().ok())?;
     let payload_type = payload_type.parse().ok().filter(|pt| *pt < 128)?;
     Some(RtpMap {
         payload_type,
         name,
         clock_hz,
+        channels,
     })
 }
 
@@ -392,17 +491,37 @@ fn write_media(out: &mut String, media: &Media) -> fmt::Result {
         write_connection(out, connection)?;
     }
     for map in &media.rtpmaps {
-        write!(
-            out,
-            "a=rtpmap:{} {}/{}\r\n",
-            map.payload_type, map.name, map.clock_hz
-        )?;
+        write!(out, "a=rtpmap:{} {}/{}", map.payload_type, map.name, map.clock_hz)?;
+        match map.channels {
+            1 => out.push_str("\r\n"),
+            channels => write!(out, "/{channels}\r\n")?,
+        }
     }
     for (payload_type, parameters) in &media.fmtps {
         write!(out, "a=fmtp:{payload_type} {parameters}\r\n")?;
     }
     if let Some(ptime_ms) = media.ptime_ms {
         write!(out, "a=ptime:{ptime_ms}\r\n")?;
+    }
+    if let Some(max_ptime_ms) = media.max_ptime_ms {
+        write!(out, "a=maxptime:{max_ptime_ms}\r\n")?;
+    }
+    match media.rtcp {
+        Some((port, Some(ip))) => write!(out, "a=rtcp:{port} IN {}\r\n", family(&ip))?,
+        Some((port, None)) => write!(out, "a=rtcp:{port}\r\n")?,
+        None => {}
+    }
+    if media.rtcp_mux {
+        out.push_str("a=rtcp-mux\r\n");
+    }
+    for crypto in &media.cryptos {
+        let key = BASE64.encode(crypto.key.expose());
+        write!(
+            out,
+            "a=crypto:{} {} inline:{key}\r\n",
+            crypto.tag,
+            crypto.suite.name()
+        )?;
     }
     if let Some(direction) = media.direction {
         write!(out, "a={}\r\n", direction.name())?;
@@ -436,8 +555,12 @@ mod tests {
     #[test]
     fn reads_a_softphone_offer() {
         let sdp = Sdp::parse(LINPHONE.as_bytes()).unwrap();
-        let (index, audio) = sdp.audio().unwrap();
-        assert_eq!((index, audio.port), (0, 7078));
+        let (index, audio, profile) = sdp.audio().next().unwrap();
+        assert_eq!((index, audio.port, profile), (0, 7078, Profile::Plain));
+        assert_eq!(
+            (audio.rtpmaps[0].clock_hz, audio.rtpmaps[0].channels),
+            (48_000, 2)
+        );
         assert_eq!(audio.formats, ["96", "0", "8", "97"]);
         assert_eq!(
             sdp.connection_of(audio),
@@ -500,6 +623,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn keys_are_read_or_left_alone() {
+        let key = "inline:AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0e";
+        let cases = [
+            ("1 AES_CM_128_HMAC_SHA1_80", key.to_string(), "", true),
+            ("2 aes_cm_128_hmac_sha1_32", key.to_string(), "", true),
+            ("1 AES_CM_128_HMAC_SHA1_80", format!("{key}|2^31"), "", true),
+            ("1 AES_CM_128_HMAC_SHA1_80", format!("{key}|2^20|1:4"), "", true),
+            (
+                "1 AES_CM_128_HMAC_SHA1_80",
+                key.to_string(),
+                "WSH=128 -FUTURE",
+                true,
+            ),
+            (
+                "1 AES_CM_128_HMAC_SHA1_80",
+                key.to_string(),
+                "UNENCRYPTED_SRTP",
+                false,
+            ),
+            ("1 AES_CM_128_HMAC_SHA1_80", format!("{key}|1:900"), "", false),
+            ("1 AES_CM_128_HMAC_SHA1_80", format!("{key};{key}"), "", false),
+            ("1 AES_CM_128_HMAC_SHA1_80", "inline:AQID".to_string(), "", false),
+            ("1 AES_CM_128_HMAC_SHA1_80", "prompt:x".to_string(), "", false),
+            ("1 F8_128_HMAC_SHA1_80", key.to_string(), "", false),
+            ("x AES_CM_128_HMAC_SHA1_80", key.to_string(), "", false),
+        ];
+        for (head, key, parameters, usable) in cases {
+            let line = format!("{head} {key} {parameters}");
+            let crypto = parse_crypto(&line);
+            assert_eq!(crypto.is_some(), usable, "{line}");
+            if let Some(crypto) = crypto {
+                assert_eq!(crypto.key.expose()[..3], [1, 2, 3]);
+                assert!(format!("{crypto:?}").contains("[redacted]"));
+            }
+        }
+    }
+
     fn token() -> impl Strategy<Value = String> {
         "[a-zA-Z0-9_+-]{1,12}"
     }
@@ -528,11 +689,20 @@ mod tests {
     }
 
     fn media() -> impl Strategy<Value = Media> {
-        let rtpmap = (0u8..128, token(), any::<u32>()).prop_map(|(payload_type, name, clock_hz)| RtpMap {
-            payload_type,
-            name,
-            clock_hz,
-        });
+        let rtpmap = (0u8..128, token(), any::<u32>(), any::<u8>()).prop_map(
+            |(payload_type, name, clock_hz, channels)| RtpMap {
+                payload_type,
+                name,
+                clock_hz,
+                channels,
+            },
+        );
+        let crypto =
+            (0u32..1_000_000_000, any::<bool>(), any::<[u8; 30]>()).prop_map(|(tag, long, key)| Crypto {
+                tag,
+                suite: if long { Suite::Tag80 } else { Suite::Tag32 },
+                key: MasterKey::new(key),
+            });
         (
             (
                 token(),
@@ -543,11 +713,24 @@ mod tests {
             prop::option::of(connection()),
             prop::collection::vec(rtpmap, 0..4),
             prop::collection::vec((any::<u8>(), "[a-z0-9=;-]{1,20}"), 0..3),
-            prop::option::of(any::<u16>()),
+            (prop::option::of(any::<u16>()), prop::option::of(any::<u16>())),
+            (
+                prop::option::of((any::<u16>(), prop::option::of(ip()))),
+                any::<bool>(),
+                prop::collection::vec(crypto, 0..3),
+            ),
             prop::option::of(direction()),
         )
             .prop_map(
-                |((kind, port, proto, formats), connection, rtpmaps, fmtps, ptime_ms, direction)| Media {
+                |(
+                    (kind, port, proto, formats),
+                    connection,
+                    rtpmaps,
+                    fmtps,
+                    (ptime_ms, max_ptime_ms),
+                    (rtcp, rtcp_mux, cryptos),
+                    direction,
+                )| Media {
                     kind,
                     port,
                     proto,
@@ -556,6 +739,10 @@ mod tests {
                     rtpmaps,
                     fmtps,
                     ptime_ms,
+                    max_ptime_ms,
+                    rtcp,
+                    rtcp_mux,
+                    cryptos,
                     direction,
                 },
             )
@@ -570,7 +757,8 @@ mod tests {
         #[test]
         fn nearly_sdp_never_panics(tail in "([a-z]=[ -~]{0,40}\r?\n){0,30}") {
             if let Ok(sdp) = Sdp::parse(format!("v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\n{tail}").as_bytes()) {
-                let _ = (sdp.audio().map(|(_, m)| sdp.direction_of(m)), sdp.to_string());
+                let directions: Vec<Direction> = sdp.audio().map(|(_, m, _)| sdp.direction_of(m)).collect();
+                let _ = (directions, sdp.to_string());
             }
         }
 

@@ -69,18 +69,20 @@ async fn both_sides_agree_on_media_and_packets_arrive() {
     let uri = callee.uri(Transport::Udp);
     let (placed, taken) = tokio::join!(caller.sip.invite(&uri, None), async {
         let call = callee.incoming().await;
-        assert!(matches!(call.media, MediaOffer::Negotiated(media) if media.codec == Codec::Pcmu));
+        assert!(matches!(call.media, MediaOffer::Negotiated(media) if media.stream.codec == Codec::Opus));
         call.answer().await.unwrap()
     });
     let placed = placed.unwrap();
     assert_eq!(
-        (placed.media.codec, placed.media.event_pt),
-        (Codec::Pcmu, Some(101))
+        (placed.media.stream.codec, placed.media.stream.event_pt),
+        (Codec::Opus, Some(102))
     );
-    assert_eq!(placed.media.remote, taken.socket.local_addr().unwrap());
-    assert_eq!(taken.media.remote, placed.socket.local_addr().unwrap());
+    assert_eq!(placed.media.stream.remote, taken.socket.local_addr().unwrap());
+    assert_eq!(taken.media.stream.remote, placed.socket.local_addr().unwrap());
     assert_eq!(taken.socket.local_addr().unwrap().port() % 2, 0);
-    placed.socket.send_to(b"rtp", placed.media.remote).unwrap();
+    let rtcp_port = taken.rtcp_socket.local_addr().unwrap().port();
+    assert_eq!(rtcp_port, taken.socket.local_addr().unwrap().port() + 1);
+    placed.socket.send_to(b"rtp", placed.media.stream.remote).unwrap();
     taken.socket.set_read_timeout(Some(SOON)).unwrap();
     let mut buffer = [0; 16];
     assert_eq!(taken.socket.recv(&mut buffer).unwrap(), 3);

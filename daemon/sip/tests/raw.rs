@@ -261,13 +261,13 @@ async fn a_late_offer_is_answered_in_the_ack() {
     let (taken, ()) = tokio::join!(call.answer(), async {
         let (status, answer) = raw.answer().await;
         assert_eq!(status, 200);
-        assert!(answer.contains("RTP/AVP 0 8 101"), "{answer}");
+        assert!(answer.contains("RTP/AVP 107 9 0 8 101 102"), "{answer}");
         raw.learn_tag(&answer);
         raw.send(raw.offer("ACK", 1, SDP)).await;
     });
     let taken = taken.unwrap();
     assert_eq!(
-        (taken.media.codec.name(), taken.media.remote.port()),
+        (taken.media.stream.codec.name(), taken.media.stream.remote.port()),
         ("PCMA", 9000)
     );
 }
@@ -304,7 +304,7 @@ async fn every_form_of_hold_is_answered_and_told() {
     raw.send(raw.request("ACK", cseq + 1, "", "")).await;
     let moved = next(&mut taken.events).await;
     assert!(
-        matches!(&moved, Some(DialogEvent::Media(media)) if media.remote.port() == 9002),
+        matches!(&moved, Some(DialogEvent::Media(media)) if media.stream.remote.port() == 9002),
         "{moved:?}"
     );
     // A change we cannot make leaves the call as it was.

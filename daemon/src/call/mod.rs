@@ -17,6 +17,7 @@ mod ears;
 mod echo;
 pub mod judge;
 mod mouth;
+mod quality;
 mod recorder;
 pub mod reply;
 
@@ -221,6 +222,9 @@ impl Call {
         self.close_open_turn();
         let stats = self.leg.control.stats();
         self.house.underruns.fetch_add(stats.underruns, Ordering::Relaxed);
+        let agreed = dialog.media.stream;
+        let quality = quality::describe(&stats, agreed.codec, agreed.srtp.is_some());
+        self.recorder.event(EventKind::LineQuality, Some(&quality));
         self.keep_trace().await;
         self.recorder.finish(outcome, reason).await;
         tracing::info!(
@@ -285,11 +289,7 @@ impl Call {
     fn on_dialog(&mut self, event: Option<DialogEvent>) {
         match event {
             Some(DialogEvent::Media(media)) => {
-                if let Err(error) = self
-                    .leg
-                    .control
-                    .set_remote(media.remote, media.codec, media.event_pt)
-                {
+                if let Err(error) = self.leg.control.set_remote(media.stream) {
                     tracing::warn!(call = self.id, %error, "the other end's change of media could not be followed");
                 }
                 self.recorder.event(EventKind::MediaChanged, None);

@@ -19,6 +19,7 @@ use attendant_media::{
     Codec,
     g711::{alaw_decode, alaw_encode, ulaw_decode, ulaw_encode},
     resample,
+    rtcp::is_rtcp,
     rtp::{HEADER_OCTETS, Header, Packet, SeqNumber},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -326,10 +327,13 @@ fn listen(socket: &UdpSocket, trace: &mut Trace) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
+        if datagram.get(..len).is_some_and(is_rtcp) {
+            continue;
+        }
         let packet = datagram.get(..len).and_then(|octets| Packet::parse(octets).ok());
         let audio = packet.and_then(|packet| {
             let codec = Codec::from_payload_type(packet.header.payload_type)?;
-            Some((packet.header, decode(codec, packet.payload)))
+            Some((packet.header, decode(codec, packet.payload)?))
         });
         let Some((header, samples)) = audio else {
             trace.malformed += u64::from(packet.is_none());
@@ -368,7 +372,7 @@ impl Sender {
         let mut random = StdRng::seed_from_u64(seed);
         let header = Header {
             marker: true,
-            payload_type: codec.payload_type(),
+            payload_type: codec.static_payload_type().unwrap_or_default(),
             seq: SeqNumber(random.random()),
             timestamp: random.random(),
             ssrc: random.random(),
@@ -423,7 +427,7 @@ impl Sender {
         }
         let mut datagram = [0; HEADER_OCTETS + PACKET_SAMPLES];
         let (head, payload) = datagram.split_at_mut(HEADER_OCTETS);
-        self.header.payload_type = self.codec.payload_type();
+        self.header.payload_type = self.codec.static_payload_type().unwrap_or_default();
         let header = Packet {
             header: self.header,
             payload: &[],
@@ -431,8 +435,9 @@ impl Sender {
         header.write(head).map_err(io::Error::other)?;
         for (octet, sample) in payload.iter_mut().zip(samples) {
             *octet = match self.codec {
-                Codec::Pcmu => ulaw_encode(sample),
                 Codec::Pcma => alaw_encode(sample),
+                // The only other one that we offer.
+                Codec::Pcmu | Codec::G722 | Codec::Opus => ulaw_encode(sample),
             };
         }
         let at = stamp::realtime();
@@ -485,12 +490,14 @@ impl Speech {
     }
 }
 
-fn decode(codec: Codec, payload: &[u8]) -> Vec<i16> {
+/// The samples of a payload of G.711; `None` for the codecs that we did not offer.
+fn decode(codec: Codec, payload: &[u8]) -> Option<Vec<i16>> {
     let sample = match codec {
         Codec::Pcmu => ulaw_decode,
         Codec::Pcma => alaw_decode,
+        Codec::G722 | Codec::Opus => return None,
     };
-    payload.iter().map(|octet| sample(*octet)).collect()
+    Some(payload.iter().map(|octet| sample(*octet)).collect())
 }
 
 #[cfg(test)]

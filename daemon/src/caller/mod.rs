@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use attendant_media::{SAMPLE_RATE_HZ, resample};
+use attendant_media::{Codec, SAMPLE_RATE_HZ, resample};
 use attendant_sip::{DialogEvent, Established, Sip, SipConfig, SipError};
 use tokio::sync::oneshot;
 
@@ -156,6 +156,8 @@ pub async fn user_agent(ip: IpAddr) -> Result<Sip, SipError> {
         rtp_ports: RTP_PORTS,
         accounts: Vec::new(),
         peers: Vec::new(),
+        // The measuring caller speaks what it can decode sample by sample.
+        codecs: vec![Codec::Pcmu, Codec::Pcma],
         user_agent: concat!("Attendant-caller/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: 64,
     })
@@ -209,6 +211,8 @@ pub async fn place(sip: &Sip, plan: CallPlan) -> Result<CallReport, CallError> {
 async fn converse(established: Established, orders: Orders) -> Result<Trace, CallError> {
     let Established {
         socket,
+        // Keeps its port: reports that come there find nobody, and do no harm.
+        rtcp_socket: _rtcp_socket,
         media,
         mut events,
         handle,
@@ -221,8 +225,8 @@ async fn converse(established: Established, orders: Orders) -> Result<Trace, Cal
             // The receiver only goes away with the call itself.
             drop(done.send(line::converse(
                 &socket,
-                media.remote,
-                media.codec,
+                media.stream.remote,
+                media.stream.codec,
                 orders,
                 &signals,
             )));
@@ -233,7 +237,7 @@ async fn converse(established: Established, orders: Orders) -> Result<Trace, Cal
             result = &mut result => break result.map_err(|_| CallError::Lost)?,
             event = events.recv(), if !over => {
                 let news = match event {
-                    Some(DialogEvent::Media(media)) => Some(Signal::Remote(media.remote, media.codec)),
+                    Some(DialogEvent::Media(media)) => Some(Signal::Remote(media.stream.remote, media.stream.codec)),
                     Some(DialogEvent::Bye | DialogEvent::Failed(_)) | None => Some(Signal::Cleared),
                     Some(DialogEvent::Hold(_) | DialogEvent::InfoDigit(_)) => None,
                 };

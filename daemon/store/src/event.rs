@@ -28,6 +28,8 @@ pub enum EventKind {
     MediaChanged,
     /// No media arrived for some time.
     MediaLost,
+    /// At the end of the call: what both sides lost, jitter, delay, round trip.
+    LineQuality,
 }
 
 impl EventKind {
@@ -45,6 +47,7 @@ impl EventKind {
             EventKind::TimeboxWarning => "timebox_warning",
             EventKind::MediaChanged => "media_changed",
             EventKind::MediaLost => "media_lost",
+            EventKind::LineQuality => "line_quality",
         }
     }
 }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use attendant_sip::{
-    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, Transport, start,
+    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, SrtpPolicy,
+    Transport, start,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -29,6 +30,7 @@ pub fn peer(net: &str) -> Peer {
     Peer {
         name: "peer".to_string(),
         net: net.parse().unwrap(),
+        srtp: SrtpPolicy::Offered,
     }
 }
 
@@ -115,5 +117,6 @@ pub fn account(registrar: SocketAddr, password: &str) -> Account {
         realm: None,
         expires_s: 60,
         transport: Transport::Udp,
+        srtp: SrtpPolicy::Offered,
     }
 }
