@@ -490,6 +490,7 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
         peers: peers.collect::<Result<_, _>>()?,
         user_agent: concat!("Attendant/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: config.max_calls(),
+        ..attendant_sip::SipConfig::default()
     })
 }
 

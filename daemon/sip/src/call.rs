@@ -1,25 +1,27 @@
 //! A call once it exists: one task per dialog turns the library's states into events.
 //!
 //! ```text
-//! Ringing --answer--> Answered --ACK--> Confirmed --BYE, error--> Over
-//!    `----------------CANCEL, refusal-------------------------------^
+//! Ringing --answer--> Answered --ACK--> Confirmed --BYE, error, no refresh--> Over
+//!    `----------------CANCEL, refusal----------------------------------------^
 //! ```
-//! Source: RFC 3261 §13–15, RFC 3264 §8 (changing a session).
+//! Source: RFC 3261 §13–15, RFC 3264 §8 (changing a session), RFC 4028 (refreshing it).
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver, TerminatedReason, TransactionHandle};
 use rsipstack::dialog::invite_dialog::InviteDialog;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, StatusCodeKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::change::{Refreshed, Session};
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
-use crate::media::{LocalMedia, Negotiated};
+use crate::media::Negotiated;
 use crate::ports::PortLease;
 use crate::sdp::{Direction, Sdp, SdpError};
+use crate::timer::{Due, Said, SessionTimer, Terms, TooShort};
 
 /// Events waiting for the owner of a call; digits beyond are dropped, the rest waits [`EVENT_PATIENCE`].
 const EVENTS: usize = 64;
@@ -65,35 +67,14 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// Our side of the media agreement.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub local: LocalMedia,
-    /// `None` until a late offer is answered.
-    pub current: Option<Negotiated>,
-    /// Where the signalling comes from.
-    pub fallback: IpAddr,
-    /// Our own re-INVITE is under way: theirs gets 491.
-    reinviting: bool,
-}
-
-impl Session {
-    pub fn new(local: LocalMedia, current: Option<Negotiated>, fallback: IpAddr) -> Session {
-        Session {
-            local,
-            current,
-            fallback,
-            reinviting: false,
-        }
-    }
-}
-
 /// What a handle and the shutdown need; holds nothing alive.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub dialog: InviteDialog,
     pub session: Arc<Mutex<Session>>,
     pub phase: watch::Receiver<Phase>,
+    /// Held while a re-INVITE of ours is under way: one at a time, and theirs gets 491 (RFC 3261 §14).
+    pub changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Control {
@@ -193,32 +174,12 @@ impl DialogHandle {
     /// # Errors
     /// [`SipError::Refused`], [`SipError::Media`] or [`SipError::Gone`]; the session stays as it was.
     pub async fn hold(&self, hold: bool) -> Result<Negotiated, SipError> {
-        let control = &self.last.control;
         let direction = if hold {
             Direction::SendOnly
         } else {
             Direction::SendRecv
         };
-        let offer = {
-            let mut session = lock(&control.session);
-            session.reinviting = true;
-            session.local.offer(direction)
-        };
-        let answer = control
-            .dialog
-            .reinvite(Some(sdp_headers()), Some(offer.to_string().into_bytes()))
-            .await;
-        let mut session = lock(&control.session);
-        session.reinviting = false;
-        let response = answer?.ok_or(SipError::Gone)?;
-        if response.status_code.kind() != StatusCodeKind::Successful {
-            return Err(refused(&response.status_code));
-        }
-        let agreed = session
-            .local
-            .accept(&Sdp::parse(&response.body)?, session.fallback)?;
-        session.current = Some(agreed);
-        Ok(agreed)
+        self.last.control.change_direction(direction).await
     }
 
     /// Sends a key by SIP INFO, for far ends without telephone-event.
@@ -274,15 +235,21 @@ impl Pump {
             dialog: self.dialog.clone(),
             session: self.session.clone(),
             phase: phase_rx,
+            changing: Arc::default(),
         };
         let id = self.core.calls.insert(control.clone());
+        let (refreshed, refreshes) = mpsc::channel(1);
+        let mut running = Running {
+            offered: self.late.is_some(),
+            pump: self,
+            control: control.clone(),
+            events,
+            phase,
+            timer: None,
+            refreshed,
+            refreshes,
+        };
         tokio::spawn(async move {
-            let mut running = Running {
-                pump: self,
-                events,
-                phase,
-                offered: false,
-            };
             running.run().await;
             running.pump.core.calls.remove(id);
         });
@@ -292,38 +259,44 @@ impl Pump {
 
 struct Running {
     pump: Pump,
+    control: Control,
     events: mpsc::Sender<DialogEvent>,
     phase: watch::Sender<Phase>,
     /// Our offer went out in a 200; the ACK brings the answer.
     offered: bool,
+    timer: Option<SessionTimer>,
+    /// For the task that refreshes, and what it reports.
+    refreshed: mpsc::Sender<Refreshed>,
+    refreshes: mpsc::Receiver<Refreshed>,
 }
 
 impl Running {
     async fn run(&mut self) {
-        self.offered = self.pump.late.is_some();
         let mut end = DialogEvent::Bye;
-        while let Some(state) = self.pump.states.recv().await {
-            match state {
-                DialogState::Confirmed(..) => self.handle_confirmed().await,
-                DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
-                DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
-                DialogState::Publish(_, _, handle)
-                | DialogState::Notify(_, _, handle)
-                | DialogState::Refer(_, _, handle)
-                | DialogState::Message(_, _, handle)
-                | DialogState::Options(_, _, handle) => {
-                    let _ = handle.reply(StatusCode::MethodNotAllowed).await;
-                }
-                DialogState::Terminated(_, reason) => {
-                    if matches!(reason, TerminatedReason::Timeout) {
-                        end = DialogEvent::Failed("the far end never acknowledged the answer");
+        loop {
+            let timeout = self.timer.as_ref().map(SessionTimer::poll_timeout);
+            let expired = tokio::select! {
+                state = self.pump.states.recv() => match state {
+                    Some(DialogState::Terminated(_, reason)) => {
+                        if matches!(reason, TerminatedReason::Timeout) {
+                            end = DialogEvent::Failed("the far end never acknowledged the answer");
+                        }
+                        break;
                     }
-                    break;
-                }
-                DialogState::Calling(_)
-                | DialogState::Trying(_)
-                | DialogState::Early(..)
-                | DialogState::WaitAck(..) => {}
+                    Some(state) => {
+                        self.handle_state(state).await;
+                        false
+                    }
+                    None => break,
+                },
+                Some(refreshed) = self.refreshes.recv() => self.handle_refreshed(refreshed).await,
+                () = sleep_until(timeout) => self.handle_timeout(),
+            };
+            if expired {
+                end = DialogEvent::Failed("the far end no longer confirms the call");
+                let dialog = self.pump.dialog.clone();
+                tokio::spawn(async move { dialog.bye().await });
+                break;
             }
         }
         let id = self.pump.dialog.id();
@@ -333,12 +306,81 @@ impl Running {
         self.send(end).await;
     }
 
+    async fn handle_state(&mut self, state: DialogState) {
+        match state {
+            DialogState::Confirmed(..) => self.handle_confirmed().await,
+            DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
+            DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
+            DialogState::Publish(_, _, handle)
+            | DialogState::Notify(_, _, handle)
+            | DialogState::Refer(_, _, handle)
+            | DialogState::Message(_, _, handle)
+            | DialogState::Options(_, _, handle) => {
+                let _ = handle.reply(StatusCode::MethodNotAllowed).await;
+            }
+            DialogState::Calling(_)
+            | DialogState::Trying(_)
+            | DialogState::Early(..)
+            | DialogState::WaitAck(..)
+            | DialogState::Terminated(..) => {}
+        }
+    }
+
+    /// Whether the session has expired.
+    fn handle_timeout(&mut self) -> bool {
+        let Some(timer) = &mut self.timer else {
+            return false;
+        };
+        match timer.due(Instant::now()) {
+            Some(Due::Expired) => true,
+            Some(Due::Refresh) => {
+                let (control, terms, min_s) = (
+                    self.control.clone(),
+                    timer.terms,
+                    self.pump.core.config.timers.min_s,
+                );
+                let refreshed = self.refreshed.clone();
+                tokio::spawn(async move {
+                    // A call that ended meanwhile takes no report.
+                    let _ = refreshed.send(control.refresh(terms, min_s).await).await;
+                });
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the far end turned out to be gone.
+    async fn handle_refreshed(&mut self, refreshed: Refreshed) -> bool {
+        let now = Instant::now();
+        match refreshed {
+            Refreshed::Done { terms, media } => {
+                self.timer = terms.map(|terms| SessionTimer::new(terms, now));
+                if let Some(media) = media {
+                    self.apply(media).await;
+                }
+                false
+            }
+            Refreshed::Refused { terms, wait } => {
+                if let Some(timer) = &mut self.timer {
+                    timer.refused(terms, wait, now);
+                }
+                false
+            }
+            Refreshed::Gone => true,
+        }
+    }
+
     async fn handle_confirmed(&mut self) {
-        self.phase.send_if_modified(|phase| {
+        let first = self.phase.send_if_modified(|phase| {
             let first = *phase == Phase::Ringing;
             *phase = Phase::Confirmed;
             first
         });
+        if first {
+            let terms = lock(&self.pump.session).terms;
+            self.timer = terms.map(|terms| SessionTimer::new(terms, Instant::now()));
+        }
         if !std::mem::take(&mut self.offered) {
             return;
         }
@@ -371,8 +413,21 @@ impl Running {
 
     /// A re-INVITE or UPDATE.
     async fn handle_offer(&mut self, request: &Request, handle: TransactionHandle) {
+        let running = self.timer.as_ref().map(|timer| timer.terms);
+        let terms = match Terms::answer(&Said::read(request), self.pump.core.config.timers, running) {
+            Ok(terms) => terms,
+            Err(TooShort(min_s)) => {
+                let headers = vec![Header::MinSE(min_s.to_string().into())];
+                let _ = handle
+                    .respond(StatusCode::SessionIntervalTooSmall, Some(headers), None)
+                    .await;
+                return;
+            }
+        };
+        let mut headers = terms.map(|terms| terms.response_headers()).unwrap_or_default();
         if request.body.is_empty() && request.method != Method::Invite {
-            let _ = handle.reply(StatusCode::OK).await;
+            let _ = handle.respond(StatusCode::OK, Some(headers), None).await;
+            self.settle(request, terms);
             return;
         }
         let (answer, agreed) = match self.answer_offer(&request.body) {
@@ -382,27 +437,40 @@ impl Running {
                 return;
             }
         };
+        headers.extend(sdp_headers());
         let _ = handle
-            .respond(StatusCode::OK, Some(sdp_headers()), Some(answer.into_bytes()))
+            .respond(StatusCode::OK, Some(headers), Some(answer.into_bytes()))
             .await;
+        self.settle(request, terms);
         if let Some(agreed) = agreed {
             self.apply(agreed).await;
         }
     }
 
+    /// What an accepted change brings beside media: where the far end is now, and a timer that starts anew.
+    fn settle(&mut self, request: &Request, terms: Option<Terms>) {
+        self.control.follow(request);
+        self.timer = terms.map(|terms| SessionTimer::new(terms, Instant::now()));
+    }
+
     /// Our answer, or our offer to an empty re-INVITE; `Err`: the status to refuse with.
     fn answer_offer(&mut self, body: &[u8]) -> Result<(String, Option<Negotiated>), StatusCode> {
-        let mut session = lock(&self.pump.session);
-        if session.reinviting {
+        if self.control.changing.try_lock().is_err() {
             return Err(StatusCode::RequestPending);
         }
+        let mut session = lock(&self.pump.session);
         if body.is_empty() {
             self.offered = true;
-            return Ok((session.local.offer(Direction::SendRecv).to_string(), None));
+            let offer = session.local.offer(Direction::SendRecv).to_string();
+            session.described.clone_from(&offer);
+            return Ok((offer, None));
         }
         let fallback = session.fallback;
         match Sdp::parse(body).and_then(|offer| session.local.answer(&offer, fallback)) {
-            Ok((answer, agreed)) => Ok((answer.to_string(), Some(agreed))),
+            Ok((answer, agreed)) => {
+                session.described = answer.to_string();
+                Ok((session.described.clone(), Some(agreed)))
+            }
             Err(error) => {
                 tracing::info!(%error, "refused a change of the session");
                 Err(StatusCode::NotAcceptableHere)
@@ -448,6 +516,14 @@ impl Running {
         if self.events.send_timeout(event, EVENT_PATIENCE).await.is_err() {
             tracing::debug!("nobody listens to this call's events");
         }
+    }
+}
+
+/// Waits until `at`; for ever without one.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::error::SipError;
+use crate::timer::SessionTimers;
 
 /// Settings of one SIP endpoint.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct SipConfig {
     pub user_agent: String,
     /// Calls at once, both directions; the next caller hears busy (486).
     pub max_calls: usize,
+    /// Session timers to ask for and to accept.
+    pub timers: SessionTimers,
 }
 
 impl Default for SipConfig {
@@ -38,6 +41,7 @@ impl Default for SipConfig {
             peers: Vec::new(),
             user_agent: "Attendant".to_string(),
             max_calls: 8,
+            timers: SessionTimers::default(),
         }
     }
 }

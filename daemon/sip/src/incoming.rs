@@ -16,15 +16,16 @@ use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::SipEvent;
-use crate::call::{
-    Control, DialogEvent, DialogHandle, Established, Phase, Pump, Session, has_to_tag, sdp_headers,
-};
+use crate::call::{Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, sdp_headers};
+use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
 use crate::media::{LocalMedia, MediaOffer, Negotiated};
 use crate::redact::Redacted;
 use crate::sdp::{Direction, Sdp, SdpError};
+use crate::timer::{Said, Terms, TooShort};
+use crate::wire::SUPPORTED;
 
 /// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
 const FILING_PATIENCE: Duration = Duration::from_millis(500);
@@ -155,18 +156,22 @@ impl IncomingCall {
         if pending.control.is_over() {
             return Err(SipError::Gone);
         }
-        let sdp = match &pending.answer {
-            Some(answer) => answer.to_string(),
-            None => lock(&pending.control.session)
-                .local
-                .offer(Direction::SendRecv)
-                .to_string(),
+        let (sdp, terms) = {
+            let mut session = lock(&pending.control.session);
+            let sdp = match &pending.answer {
+                Some(answer) => answer.to_string(),
+                None => session.local.offer(Direction::SendRecv).to_string(),
+            };
+            session.described.clone_from(&sdp);
+            (sdp, session.terms)
         };
         let handle = DialogHandle::new(pending.control.clone());
+        let mut headers = sdp_headers();
+        headers.extend(terms.iter().flat_map(Terms::response_headers));
         pending
             .control
             .dialog
-            .accept(Some(sdp_headers()), Some(sdp.into_bytes()))
+            .accept(Some(headers), Some(sdp.into_bytes()))
             .map_err(|_| SipError::Gone)?;
         if pending.control.is_over() {
             return Err(SipError::Gone);
@@ -232,7 +237,10 @@ pub(crate) async fn run(
         // A task each: an answer over TCP may have to wait for the peer.
         let (core, events) = (core.clone(), events.clone());
         tokio::spawn(async move {
-            let result = if has_to_tag(&tx.original) {
+            let result = if let Some(unsupported) = unknown_extensions(&tx.original) {
+                let headers = vec![Header::Unsupported(unsupported.into())];
+                answer(tx, StatusCode::BadExtension, headers).await
+            } else if has_to_tag(&tx.original) {
                 handle_in_dialog(&core, tx).await
             } else {
                 handle_new(&core, tx, &events).await
@@ -298,14 +306,6 @@ async fn handle_new(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
-    if let Some(unsupported) = required_extensions(&tx.original) {
-        return answer(
-            tx,
-            StatusCode::BadExtension,
-            vec![Header::Unsupported(unsupported.into())],
-        )
-        .await;
-    }
     match tx.original.method {
         Method::Invite => handle_invite(core, tx, events).await,
         // What an INVITE would hear now (RFC 3261 §11.2): a dispatcher that probes sees a full appliance.
@@ -330,10 +330,17 @@ async fn handle_invite(
         Ok(offer) => offer,
         Err((status, headers)) => return answer(tx, status, headers).await,
     };
+    let terms = match Terms::answer(&Said::read(&tx.original), core.config.timers, None) {
+        Ok(terms) => terms,
+        Err(TooShort(min_s)) => {
+            let least = Header::MinSE(min_s.to_string().into());
+            return answer(tx, StatusCode::SessionIntervalTooSmall, vec![least]).await;
+        }
+    };
     let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
         return answer(tx, StatusCode::BusyHere, Vec::new()).await;
     };
-    let prepared = match prepare(core, &tx, offer, permit) {
+    let prepared = match prepare(core, &tx, offer, terms, permit) {
         Ok(prepared) => prepared,
         Err(SipError::Media(error)) => {
             tracing::info!(%error, "refused a call (488)");
@@ -390,6 +397,7 @@ fn prepare(
     core: &Arc<Core>,
     tx: &Transaction,
     offer: Option<Sdp>,
+    terms: Option<Terms>,
     permit: CallPermit,
 ) -> Result<(IncomingCall, rsipstack::dialog::invite_dialog::InviteDialog), SipError> {
     let source = source_of(tx)?;
@@ -420,7 +428,8 @@ fn prepare(
         MediaOffer::Negotiated(agreed) => Some(agreed),
         MediaOffer::Late => None,
     };
-    let session = Arc::new(Mutex::new(Session::new(local, current, source.ip())));
+    let session = Session::new(local, current, source.ip(), String::new(), terms, &tx.original);
+    let session = Arc::new(Mutex::new(session));
     let (late_tx, late) = match media {
         MediaOffer::Late => {
             let (tx, rx) = oneshot::channel();
@@ -466,9 +475,9 @@ async fn answer(mut tx: Transaction, status: StatusCode, headers: Vec<Header>) -
     Ok(())
 }
 
-/// We support no extension yet: all that are required are unsupported.
-fn required_extensions(request: &Request) -> Option<String> {
-    let required: Vec<&str> = request
+/// Required extensions that we do not have.
+fn unknown_extensions(request: &Request) -> Option<String> {
+    let unknown: Vec<&str> = request
         .headers
         .iter()
         .filter_map(|h| match h {
@@ -477,9 +486,9 @@ fn required_extensions(request: &Request) -> Option<String> {
         })
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .filter(|tag| !tag.is_empty())
+        .filter(|tag| !tag.is_empty() && !SUPPORTED.split(", ").any(|ours| ours.eq_ignore_ascii_case(tag)))
         .collect();
-    (!required.is_empty()).then(|| required.join(", "))
+    (!unknown.is_empty()).then(|| unknown.join(", "))
 }
 
 fn source_of(tx: &Transaction) -> Result<SocketAddr, SipError> {

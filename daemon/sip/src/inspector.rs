@@ -9,7 +9,7 @@ use rsipstack::transport::SipAddr;
 
 use crate::core::lock;
 use crate::digest;
-use crate::wire::ALLOW;
+use crate::wire::{ALLOW, SUPPORTED};
 
 /// Realm to prefer, by the Call-ID of the request.
 pub(crate) type Realms = Arc<Mutex<HashMap<String, String>>>;
@@ -56,8 +56,9 @@ impl MessageInspector for Inspector {
                         }
                     }
                 }
-                if request.method == Method::Invite {
+                if matches!(request.method, Method::Invite | Method::Update) {
                     request.headers.unique_push(Header::Allow(ALLOW.into()));
+                    request.headers.unique_push(Header::Supported(SUPPORTED.into()));
                 }
             }
             SipMessage::Response(response) => {
@@ -79,7 +80,8 @@ impl MessageInspector for Inspector {
                         response.headers.unique_push(header);
                     }
                 }
-                let invites = matches!(method, Ok(Method::Invite | Method::Options)) && is_success;
+                let invites =
+                    matches!(method, Ok(Method::Invite | Method::Options | Method::Update)) && is_success;
                 if invites || response.status_code.code() == 405 {
                     response.headers.unique_push(Header::Allow(ALLOW.into()));
                 }
@@ -87,8 +89,7 @@ impl MessageInspector for Inspector {
                     response
                         .headers
                         .unique_push(Header::Accept("application/sdp, application/dtmf-relay".into()));
-                    // RFC 3261 §11.2 wants it; we support no extension yet, and an empty list is legal.
-                    response.headers.unique_push(Header::Supported("".into()));
+                    response.headers.unique_push(Header::Supported(SUPPORTED.into()));
                 }
             }
         }

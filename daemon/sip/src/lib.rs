@@ -18,6 +18,7 @@
 //! Privacy: a caller's name and number are [`Redacted`]. The library logs whole messages at INFO: set [`LOG_DIRECTIVES`].
 
 mod call;
+mod change;
 mod config;
 mod core;
 mod digest;
@@ -38,6 +39,7 @@ mod redact;
 mod register;
 pub mod sdp;
 mod tcp;
+mod timer;
 mod udp;
 mod wire;
 
@@ -66,6 +68,7 @@ pub use media::{MediaOffer, Negotiated};
 pub use redact::Redacted;
 pub use register::RegistrationState;
 pub use sdp::Direction;
+pub use timer::SessionTimers;
 
 use crate::core::{Calls, Core, Resolver};
 use crate::gate::Gate;

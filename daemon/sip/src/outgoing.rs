@@ -6,14 +6,16 @@ use std::time::Duration;
 use rsipstack::dialog::authenticate::Credential;
 use rsipstack::dialog::invitation::InviteOption;
 use rsipstack::sip::uri::ParamsExt as _;
-use rsipstack::sip::{self, StatusCodeKind, Uri};
+use rsipstack::sip::{self, Uri};
 
-use crate::call::{DialogHandle, Established, Pump, Session, refused};
+use crate::call::{DialogHandle, Established, Pump, refused};
+use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{Core, lock, resolve};
 use crate::error::SipError;
 use crate::media::LocalMedia;
 use crate::sdp::{Direction, Sdp};
+use crate::timer::{Said, Terms, request_headers};
 
 /// How long a call may ring before it is cancelled.
 const RING: Duration = Duration::from_secs(60);
@@ -67,39 +69,52 @@ pub(crate) async fn invite(
     let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
     lock(&core.dialling).insert(call_id.clone());
     let _dialling = Dialling(core, call_id.clone());
-    let option = InviteOption {
-        caller,
-        callee,
-        contact,
-        call_id: Some(call_id),
-        offer: Some(offer.into_bytes()),
-        credential: credentials.map(|(username, password)| Credential {
-            username,
-            password,
-            realm: None,
-            auth_username: None,
-        }),
-        ..InviteOption::default()
+    let credential = credentials.map(|(username, password)| Credential {
+        username,
+        password,
+        realm: None,
+        auth_username: None,
+    });
+    let mut timers = core.config.timers;
+    let (dialog, states, response) = loop {
+        let asked = (timers.expires_s > 0)
+            .then(|| request_headers(timers.expires_s.max(timers.min_s), timers.min_s, None));
+        let option = InviteOption {
+            caller: caller.clone(),
+            callee: callee.clone(),
+            contact: contact.clone(),
+            call_id: Some(call_id.clone()),
+            offer: Some(offer.clone().into_bytes()),
+            credential: credential.clone(),
+            headers: asked,
+            ..InviteOption::default()
+        };
+        let (state_tx, states) = core.layer.new_dialog_state_channel();
+        let invited = tokio::time::timeout(RING, core.layer.do_invite(option, state_tx)).await;
+        let (dialog, response) = invited.map_err(|_| SipError::Timeout {
+            seconds: RING.as_secs(),
+        })??;
+        let response = response.ok_or(SipError::Gone)?;
+        match response.status_code.code() {
+            200..300 => break (dialog, states, response),
+            408 => return Err(SipError::Timeout { seconds: 32 }),
+            422 => {
+                // Once: a longer least than the last one is asked for.
+                let least_s = Said::read(&response).least_s().unwrap_or(0);
+                if least_s <= timers.min_s {
+                    return Err(refused(&response.status_code));
+                }
+                timers.min_s = least_s;
+            }
+            _ => return Err(refused(&response.status_code)),
+        }
     };
-    let (state_tx, states) = core.layer.new_dialog_state_channel();
-    let invited = tokio::time::timeout(RING, core.layer.do_invite(option, state_tx)).await;
-    let (dialog, response) = invited.map_err(|_| SipError::Timeout {
-        seconds: RING.as_secs(),
-    })??;
     // Dropping `_dialling` only now lets an early BYE find the dialog.
-    let response = response.ok_or(SipError::Gone)?;
-    if response.status_code.kind() != StatusCodeKind::Successful {
-        return Err(match response.status_code.code() {
-            408 => SipError::Timeout { seconds: 32 },
-            _ => refused(&response.status_code),
-        });
-    }
     let agreed = Sdp::parse(&response.body).and_then(|answer| local.accept(&answer, addr.ip()));
-    let session = Arc::new(Mutex::new(Session::new(
-        local,
-        agreed.as_ref().ok().copied(),
-        addr.ip(),
-    )));
+    let terms = Terms::accept(&Said::read(&response));
+    let current = agreed.as_ref().ok().copied();
+    let session = Session::new(local, current, addr.ip(), offer, terms, &response);
+    let session = Arc::new(Mutex::new(session));
     let pump = Pump {
         core: core.clone(),
         dialog,

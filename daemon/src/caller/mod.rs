@@ -157,6 +157,7 @@ pub async fn user_agent(ip: IpAddr) -> Result<Sip, SipError> {
         peers: Vec::new(),
         user_agent: concat!("Attendant-caller/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: 64,
+        ..SipConfig::default()
     })
     .await?;
     // Nobody is expected to call a caller; whoever does is refused as an unknown peer.
