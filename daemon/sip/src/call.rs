@@ -6,6 +6,7 @@
 //! ```
 //! Source: RFC 3261 §13–15, RFC 3264 §8 (changing a session), RFC 4028 (refreshing it).
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -218,6 +219,8 @@ pub(crate) struct Pump {
     pub core: Arc<Core>,
     pub dialog: InviteDialog,
     pub states: DialogStateReceiver,
+    /// States taken from there already.
+    pub backlog: VecDeque<DialogState>,
     pub session: Arc<Mutex<Session>>,
     /// The answer to a late offer, for whoever waits for it.
     pub late: Option<oneshot::Sender<Result<Negotiated, SdpError>>>,
@@ -227,6 +230,14 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
+    /// Cancel safe.
+    async fn next_state(&mut self) -> Option<DialogState> {
+        match self.backlog.pop_front() {
+            Some(state) => Some(state),
+            None => self.states.recv().await,
+        }
+    }
+
     /// Starts the task.
     pub fn spawn(self) -> (Control, mpsc::Receiver<DialogEvent>) {
         let (events, events_rx) = mpsc::channel(EVENTS);
@@ -276,7 +287,7 @@ impl Running {
         loop {
             let timeout = self.timer.as_ref().map(SessionTimer::poll_timeout);
             let expired = tokio::select! {
-                state = self.pump.states.recv() => match state {
+                state = self.pump.next_state() => match state {
                     Some(DialogState::Terminated(_, reason)) => {
                         if matches!(reason, TerminatedReason::Timeout) {
                             end = DialogEvent::Failed("the far end never acknowledged the answer");
@@ -528,7 +539,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// The key in an INFO; `Ok(None)`: an INFO without one. `Err`: a body we do not know.
-fn info_digit(request: &Request) -> Result<Option<char>, ()> {
+pub(crate) fn info_digit(request: &Request) -> Result<Option<char>, ()> {
     if request.body.is_empty() {
         return Ok(None);
     }

@@ -12,6 +12,7 @@ use crate::call::{Control, refused, sdp_headers};
 use crate::core::lock;
 use crate::error::SipError;
 use crate::media::{LocalMedia, Negotiated};
+use crate::reliable::Reliable;
 use crate::sdp::{Direction, Sdp};
 use crate::timer::{Said, Terms};
 
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     pub terms: Option<Terms>,
     /// The peer takes UPDATE.
     pub updates: bool,
+    /// Our ringing, where it must be acknowledged.
+    pub reliable: Option<Reliable>,
 }
 
 impl Session {
@@ -51,6 +54,7 @@ impl Session {
             described,
             terms,
             updates: allows(peer, "UPDATE"),
+            reliable: None,
         }
     }
 }

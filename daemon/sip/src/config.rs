@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::SipError;
 use crate::timer::SessionTimers;
@@ -28,6 +29,8 @@ pub struct SipConfig {
     pub max_calls: usize,
     /// Session timers to ask for and to accept.
     pub timers: SessionTimers,
+    /// T1 of RFC 3261 §17.1.1.1: the round trip that retransmissions start from.
+    pub t1: Duration,
 }
 
 impl Default for SipConfig {
@@ -42,6 +45,7 @@ impl Default for SipConfig {
             user_agent: "Attendant".to_string(),
             max_calls: 8,
             timers: SessionTimers::default(),
+            t1: Duration::from_millis(500),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::resolver::SipResolver;
 use rsipstack::sip::{self, Host, Uri};
@@ -17,7 +18,7 @@ use crate::call::Control;
 use crate::config::{SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
-use crate::inspector::{Extras, Proxied, Realms};
+use crate::inspector::{Early, Extras, Proxied, Realms};
 use crate::ports::PortPool;
 
 pub(crate) struct Core {
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub realms: Realms,
     pub extras: Extras,
     pub proxied: Proxied,
+    pub early: Early,
     /// Bound addresses.
     pub udp: Option<SocketAddr>,
     pub tcp: Option<SocketAddr>,
@@ -75,6 +77,13 @@ impl Calls {
 
     pub fn remove(&self, id: u64) {
         lock(&self.controls).remove(&id);
+    }
+
+    pub fn find(&self, id: &DialogId) -> Option<Control> {
+        lock(&self.controls)
+            .values()
+            .find(|control| control.dialog.id() == *id)
+            .cloned()
     }
 
     pub fn all(&self) -> Vec<Control> {

@@ -2,6 +2,7 @@
 //!
 //! What arrives here has passed the gate. Source: RFC 3261 §8.2 (UAS), §11.2 (OPTIONS), §12.2.2 (in a dialog).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,17 +13,21 @@ use rsipstack::dialog::dialog::Dialog;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
 use rsipstack::transaction::TransactionReceiver;
+use rsipstack::transaction::key::TransactionRole;
 use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::SipEvent;
-use crate::call::{Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, sdp_headers};
+use crate::call::{
+    Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, info_digit, sdp_headers,
+};
 use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
 use crate::media::{LocalMedia, MediaOffer, Negotiated};
 use crate::redact::Redacted;
+use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Said, Terms, TooShort};
 use crate::wire::SUPPORTED;
@@ -130,10 +135,17 @@ impl std::fmt::Debug for IncomingCall {
 }
 
 impl IncomingCall {
-    /// Sends 180 Ringing.
+    /// Sends 180 Ringing, reliably to a caller that knows how.
     pub async fn ringing(&self) {
-        if let Some(pending) = &self.pending {
-            let _ = pending.control.dialog.ringing(None, None);
+        let Some(pending) = &self.pending else { return };
+        match Wanted::of(&pending.control.dialog.initial_request()) {
+            Wanted::Plain => {
+                let _ = pending.control.dialog.ringing(None, None);
+            }
+            Wanted::Reliable => {
+                tokio::spawn(reliable::ring(pending.control.clone(), pending.core.config.t1));
+            }
+            Wanted::Neither => {}
         }
     }
 
@@ -265,14 +277,35 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
     let settled = state.is_confirmed() || state.waiting_ack();
     match tx.original.method {
         Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
+        Method::PRack => {
+            let status = acknowledge(core, &dialog.id(), &tx.original);
+            answer(tx, status, Vec::new()).await
+        }
         Method::Bye if !settled && !state.is_terminated() => {
             // The caller ends an unanswered call by BYE (RFC 3261 §15.1.2): its INVITE gets 487.
             let _ = dialog.reject(Some(StatusCode::RequestTerminated), None);
             answer(tx, StatusCode::OK, Vec::new()).await
         }
         Method::Bye => Ok(dialog.handle(&mut tx).await?),
-        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2).
-        Method::Invite | Method::Update | Method::Info if !state.is_confirmed() => {
+        Method::Info if !state.is_confirmed() => {
+            let status = match info_digit(&tx.original) {
+                Ok(_) => StatusCode::OK,
+                Err(()) => StatusCode::UnsupportedMediaType,
+            };
+            answer(tx, status, Vec::new()).await
+        }
+        Method::Update if !state.is_confirmed() && tx.original.body.is_empty() => {
+            if let Some(control) = core.calls.find(&dialog.id()) {
+                control.follow(&tx.original);
+            }
+            answer(tx, StatusCode::OK, Vec::new()).await
+        }
+        // Our offer in the INVITE is not answered yet (RFC 3311 §5.2).
+        Method::Update if !settled && dialog.role() == TransactionRole::Client => {
+            answer(tx, StatusCode::RequestPending, Vec::new()).await
+        }
+        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2, RFC 3311 §5.2).
+        Method::Invite | Method::Update if !state.is_confirmed() => {
             let soon = rand::random_range(0..=10u32).to_string();
             answer(
                 tx,
@@ -283,6 +316,26 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
         }
         Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
         _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
+    }
+}
+
+/// The answer to a PRACK (RFC 3262 §3).
+fn acknowledge(core: &Core, id: &DialogId, request: &Request) -> StatusCode {
+    let Some(prack) = request.rack_value() else {
+        return StatusCode::BadRequest;
+    };
+    let acknowledged = core.calls.find(id).is_some_and(|control| {
+        let session = lock(&control.session);
+        session
+            .reliable
+            .as_ref()
+            .is_some_and(|reliable| reliable.handle_prack(prack))
+    });
+    match acknowledged {
+        false => StatusCode::CallTransactionDoesNotExist,
+        // No offer of ours to answer, and its own comes too early.
+        true if !request.body.is_empty() => StatusCode::NotAcceptableHere,
+        true => StatusCode::OK,
     }
 }
 
@@ -442,6 +495,7 @@ fn prepare(
         dialog: dialog.clone(),
         states,
         session,
+        backlog: VecDeque::new(),
         late: late_tx,
         _lease: lease,
         _permit: permit,

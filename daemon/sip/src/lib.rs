@@ -37,6 +37,7 @@ mod outgoing;
 mod ports;
 mod redact;
 mod register;
+mod reliable;
 pub mod sdp;
 mod tcp;
 mod timer;
@@ -150,10 +151,11 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
     }
 
     let inspector = Inspector::default();
-    let (realms, extras, proxied) = (
+    let (realms, extras, proxied, early) = (
         inspector.realms.clone(),
         inspector.extras.clone(),
         inspector.proxied.clone(),
+        inspector.early.clone(),
     );
     let endpoint = EndpointBuilder::new()
         .with_user_agent(&config.user_agent)
@@ -162,6 +164,8 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         .with_inspector(Box::new(inspector))
         .with_option(EndpointOption {
             callid_format: CallIdFormat::Uuid,
+            t1: config.t1,
+            t1x64: config.t1 * 64,
             ..EndpointOption::default()
         })
         .build();
@@ -175,6 +179,7 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         realms,
         extras,
         proxied,
+        early,
         udp: udp_addr,
         tcp: tcp_addr,
         calls: Calls::default(),

@@ -1,9 +1,11 @@
 //! Outgoing calls. Source: RFC 3261 §13.2.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rsipstack::dialog::authenticate::Credential;
+use rsipstack::dialog::dialog::DialogState;
 use rsipstack::dialog::invitation::InviteOption;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{self, Uri};
@@ -27,6 +29,7 @@ struct Dialling<'a>(&'a Core, String);
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
+        lock(&self.0.early).remove(&self.1);
         lock(&self.0.dialling).remove(&self.1);
     }
 }
@@ -76,7 +79,7 @@ pub(crate) async fn invite(
         auth_username: None,
     });
     let mut timers = core.config.timers;
-    let (dialog, states, response) = loop {
+    let (dialog, mut states, response) = loop {
         let asked = (timers.expires_s > 0)
             .then(|| request_headers(timers.expires_s.max(timers.min_s), timers.min_s, None));
         let option = InviteOption {
@@ -110,7 +113,17 @@ pub(crate) async fn invite(
         }
     };
     // Dropping `_dialling` only now lets an early BYE find the dialog.
-    let agreed = Sdp::parse(&response.body).and_then(|answer| local.accept(&answer, addr.ip()));
+    let mut backlog = VecDeque::new();
+    while let Ok(state) = states.try_recv() {
+        backlog.push_back(state);
+    }
+    // The answer may have come with a provisional response (RFC 3262 §5); then the 200 needs none.
+    let early = backlog.iter().rev().find_map(|state| match state {
+        DialogState::Early(_, early) if !early.body.is_empty() => Some(&early.body),
+        _ => None,
+    });
+    let body = early.filter(|_| response.body.is_empty()).unwrap_or(&response.body);
+    let agreed = Sdp::parse(body).and_then(|answer| local.accept(&answer, addr.ip()));
     let terms = Terms::accept(&Said::read(&response));
     let current = agreed.as_ref().ok().copied();
     let session = Session::new(local, current, addr.ip(), offer, terms, &response);
@@ -119,6 +132,7 @@ pub(crate) async fn invite(
         core: core.clone(),
         dialog,
         states,
+        backlog,
         session,
         late: None,
         _lease: lease,

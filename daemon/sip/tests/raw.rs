@@ -100,9 +100,9 @@ async fn options_is_answered_with_what_we_can_do() {
     let (status, answer) = raw.answer().await;
     assert_eq!(status, 200);
     for part in [
-        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE",
+        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK",
         "Accept: application/sdp",
-        "Supported: timer",
+        "Supported: timer, 100rel",
     ] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
@@ -237,10 +237,21 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
         }
     };
     raw.learn_tag(&ringing);
-    for (method, want) in [("OPTIONS", 200), ("UPDATE", 500), ("INFO", 500), ("MESSAGE", 405)] {
+    for (method, want) in [
+        ("OPTIONS", 200),
+        ("UPDATE", 200),
+        ("INFO", 200),
+        ("PRACK", 400),
+        ("MESSAGE", 405),
+    ] {
         raw.send(raw.request(method, 11, "", "")).await;
         assert_eq!(raw.answer().await.0, want, "{method} before the answer");
     }
+    // The offer in the INVITE is not answered yet.
+    raw.send(raw.offer("UPDATE", 12, SDP)).await;
+    let (status, answer) = raw.answer().await;
+    let wait: u32 = header(&answer, "Retry-After").unwrap().parse().unwrap();
+    assert_eq!((status, wait <= 10), (500, true));
     let taken = call.answer().await.unwrap();
     assert_eq!(raw.answer().await.0, 200);
     raw.send(raw.request("ACK", 10, "", "")).await;
