@@ -13,6 +13,8 @@ use attendant_models::catalog::Profile;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+use crate::transfer::{KeySection, TransferSection};
+
 /// The commented default, as `attendant config default` prints it.
 pub const COMMENTED_DEFAULT: &str = include_str!("../config/attendant.toml");
 /// Where the daemon looks without `--config`.
@@ -65,6 +67,10 @@ pub struct Config {
     pub phrases: Phrases,
     /// Telephone lines by SIP.
     pub sip: SipSection,
+    /// Whom callers can be put through to.
+    pub transfer: TransferSection,
+    /// What single keys do.
+    pub keys: Vec<KeySection>,
     /// Turn-taking.
     pub turn: TurnConfig,
     /// What is done to the callers' sound.
@@ -262,6 +268,9 @@ impl Config {
         if let Err(error) = self.phrases.check() {
             return bad("phrases", error.to_string());
         }
+        if let Err(message) = self.transfer.check(&self.keys) {
+            return bad("transfer", message);
+        }
         let (first, last) = self.sip.rtp_ports;
         if first < 1024 || first % 2 == 1 || last <= first {
             return bad(
@@ -388,6 +397,7 @@ mod tests {
             .collect();
         let config = parse(&uncommented).unwrap();
         assert_eq!(config.sip.account.len(), 1);
+        assert_eq!((config.transfer.target.len(), config.keys.len()), (1, 1));
         assert_eq!(
             config.turn,
             TurnConfig::default(),
@@ -408,6 +418,15 @@ mod tests {
                 vec!["password_file"],
             ),
             ("[limits]\ncalls = 0", vec!["1 to 64"]),
+            (
+                "[[transfer.target]]\nname='office'\nuri='200'",
+                vec!["[transfer]", "office", "sip:"],
+            ),
+            (
+                "[[keys]]\ndigit='1'\naction='transfer'\ntarget='office'",
+                vec!["key '1'", "no [[transfer.target]]"],
+            ),
+            ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
         ] {
             let error = parse(text).unwrap_err();

@@ -20,3 +20,5 @@ pub mod notify;
 pub mod phrases;
 pub mod replay;
 pub mod serve;
+pub mod switchboard;
+pub mod transfer;

@@ -42,6 +42,7 @@ use crate::{
     config::{self, Config},
     notify,
     phrases::PhraseBook,
+    switchboard::Switchboard,
 };
 
 /// Longest the engines may take to load their models.
@@ -146,6 +147,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         &engines,
         &config.phrases.filled(&config.business),
         &config.turn.timebox_warnings_s,
+        config.transfer.texts(&config.keys),
         &models.voice.id,
         &phrases_dir,
     )
@@ -168,6 +170,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         prompt_sha256: prompt.sha256.into(),
         active: Arc::default(),
         underruns: Arc::default(),
+        dialler: sip.dialler(),
+        rt: rt.clone(),
+        switchboard: Switchboard::default(),
     };
     let (lines_tx, lines) = watch::channel(Vec::new());
     let running = Running {

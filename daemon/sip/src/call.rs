@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::net::UdpSocket;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver, TerminatedReason, TransactionHandle};
@@ -19,10 +19,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::change::{Refreshed, Session};
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
+use crate::info::{self, Key};
 use crate::media::Negotiated;
 use crate::ports::PortLease;
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Due, Said, SessionTimer, Terms, TooShort};
+use crate::transfer::Notified;
 
 /// Events waiting for the owner of a call; digits beyond are dropped, the rest waits [`EVENT_PATIENCE`].
 const EVENTS: usize = 64;
@@ -57,6 +59,10 @@ pub enum DialogEvent {
     Hold(bool),
     /// A key by SIP INFO. Never log it.
     InfoDigit(char),
+    /// The hook was pressed for a moment, by SIP INFO.
+    Flash,
+    /// Somebody else has taken the far end's place (RFC 3891); [`DialogEvent::Media`] follows if that changes the audio.
+    Replaced,
     /// The call ended by an error: no ACK, no common media.
     Failed(&'static str),
 }
@@ -76,9 +82,24 @@ pub(crate) struct Control {
     pub phase: watch::Receiver<Phase>,
     /// Held while a re-INVITE of ours is under way: one at a time, and theirs gets 491 (RFC 3261 §14).
     pub changing: Arc<tokio::sync::Mutex<()>>,
+    /// The call's events, as long as somebody sends any.
+    pub events: mpsc::WeakSender<DialogEvent>,
+    /// The call's RTP port.
+    pub lease: Arc<PortLease>,
+    /// The dialog that has taken this one's place.
+    pub replaced: Arc<OnceLock<Control>>,
 }
 
 impl Control {
+    /// The dialog in which the call goes on.
+    pub fn current(&self) -> Control {
+        let mut current = self.clone();
+        while let Some(next) = current.replaced.get().cloned() {
+            current = next;
+        }
+        current
+    }
+
     pub fn is_over(&self) -> bool {
         *self.phase.borrow() == Phase::Over || self.dialog.state().is_terminated()
     }
@@ -93,12 +114,17 @@ impl Control {
         let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Over).await;
     }
 
+    /// Waits for the ACK: before it, no request of ours may go out in the dialog. Not for ever.
+    pub async fn wait_confirmed(&self) {
+        let mut phase = self.phase.clone();
+        let _ = tokio::time::timeout(ACK_PATIENCE, phase.wait_for(|phase| *phase >= Phase::Confirmed)).await;
+    }
+
     pub async fn bye(&self) -> Result<(), SipError> {
         if self.is_over() {
             return Ok(());
         }
-        let mut phase = self.phase.clone();
-        let _ = tokio::time::timeout(ACK_PATIENCE, phase.wait_for(|phase| *phase >= Phase::Confirmed)).await;
+        self.wait_confirmed().await;
         let dialog = self.dialog.clone();
         // A task of its own: the transaction must outlive an impatient caller.
         let sent = tokio::spawn(async move { dialog.bye().await });
@@ -122,10 +148,10 @@ struct LastHandle {
 
 impl Drop for LastHandle {
     fn drop(&mut self) {
-        if !self.control.is_over()
+        let control = self.control.current();
+        if !control.is_over()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let control = self.control.clone();
             runtime.spawn(async move { control.bye().await });
         }
     }
@@ -147,6 +173,10 @@ impl DialogHandle {
         }
     }
 
+    pub(crate) fn control(&self) -> Control {
+        self.last.control.current()
+    }
+
     /// The Call-ID header.
     pub fn call_id(&self) -> &str {
         &self.last.call_id
@@ -157,17 +187,23 @@ impl DialogHandle {
     /// # Errors
     /// [`SipError::Signalling`] when BYE could not be sent.
     pub async fn bye(&self) -> Result<(), SipError> {
-        self.last.control.bye().await
+        self.control().bye().await
     }
 
     /// Whether the call has ended.
     pub fn is_over(&self) -> bool {
-        self.last.control.is_over()
+        self.control().is_over()
     }
 
     /// Waits for the end of the call.
     pub async fn ended(&self) {
-        self.last.control.wait_over().await;
+        loop {
+            let control = self.control();
+            control.wait_over().await;
+            if control.replaced.get().is_none() {
+                return;
+            }
+        }
     }
 
     /// Puts the far end on hold (`true`) or takes it back, by re-INVITE.
@@ -180,7 +216,7 @@ impl DialogHandle {
         } else {
             Direction::SendRecv
         };
-        self.last.control.change_direction(direction).await
+        self.control().change_direction(direction).await
     }
 
     /// Sends a key by SIP INFO, for far ends without telephone-event.
@@ -190,9 +226,9 @@ impl DialogHandle {
     pub async fn info_digit(&self, digit: char) -> Result<(), SipError> {
         let headers = vec![Header::ContentType("application/dtmf-relay".into())];
         let body = format!("Signal={digit}\r\nDuration=160\r\n");
-        let response = self
-            .last
-            .control
+        let control = self.control();
+        control.wait_confirmed().await;
+        let response = control
             .dialog
             .info(Some(headers), Some(body.into_bytes()))
             .await?;
@@ -224,8 +260,12 @@ pub(crate) struct Pump {
     pub session: Arc<Mutex<Session>>,
     /// The answer to a late offer, for whoever waits for it.
     pub late: Option<oneshot::Sender<Result<Negotiated, SdpError>>>,
-    /// Held for its drop, as is the permit.
-    pub _lease: PortLease,
+    /// Our offer goes out with the 200; the ACK brings the answer.
+    pub offered: bool,
+    /// What the owner of a call taken over does not know yet.
+    pub news: Option<Negotiated>,
+    pub lease: Arc<PortLease>,
+    /// Held for its drop.
     pub _permit: CallPermit,
 }
 
@@ -241,17 +281,33 @@ impl Pump {
     /// Starts the task.
     pub fn spawn(self) -> (Control, mpsc::Receiver<DialogEvent>) {
         let (events, events_rx) = mpsc::channel(EVENTS);
+        (self.start(events, None), events_rx)
+    }
+
+    /// Starts the task of a dialog that takes the place of `old`.
+    pub fn take_over(self, old: &Control, events: mpsc::Sender<DialogEvent>) -> Control {
+        self.start(events, Some(old))
+    }
+
+    fn start(self, events: mpsc::Sender<DialogEvent>, old: Option<&Control>) -> Control {
         let (phase, phase_rx) = watch::channel(Phase::Ringing);
         let control = Control {
             dialog: self.dialog.clone(),
             session: self.session.clone(),
             phase: phase_rx,
             changing: Arc::default(),
+            events: events.downgrade(),
+            lease: self.lease.clone(),
+            replaced: Arc::default(),
         };
+        if let Some(old) = old {
+            // A second one at the same time finds it taken, and its call ends by itself.
+            let _ = old.replaced.set(control.clone());
+        }
         let id = self.core.calls.insert(control.clone());
         let (refreshed, refreshes) = mpsc::channel(1);
         let mut running = Running {
-            offered: self.late.is_some(),
+            offered: self.offered.then(|| cseq(&self.dialog.initial_request())),
             pump: self,
             control: control.clone(),
             events,
@@ -260,11 +316,18 @@ impl Pump {
             refreshed,
             refreshes,
         };
+        let replaces = old.is_some();
         tokio::spawn(async move {
+            if replaces {
+                running.send(DialogEvent::Replaced).await;
+            }
+            if let Some(news) = running.pump.news.take() {
+                running.apply(news).await;
+            }
             running.run().await;
             running.pump.core.calls.remove(id);
         });
-        (control, events_rx)
+        control
     }
 }
 
@@ -273,8 +336,8 @@ struct Running {
     control: Control,
     events: mpsc::Sender<DialogEvent>,
     phase: watch::Sender<Phase>,
-    /// Our offer went out in a 200; the ACK brings the answer.
-    offered: bool,
+    /// Our offer went out in the 200 to the INVITE of this CSeq; its ACK brings the answer.
+    offered: Option<u32>,
     timer: Option<SessionTimer>,
     /// For the task that refreshes, and what it reports.
     refreshed: mpsc::Sender<Refreshed>,
@@ -314,7 +377,9 @@ impl Running {
         self.pump.core.layer.remove_dialog(&id);
         lock(&self.pump.core.proxied).remove(&id.call_id);
         self.phase.send_replace(Phase::Over);
-        self.send(end).await;
+        if self.control.replaced.get().is_none() {
+            self.send(end).await;
+        }
     }
 
     async fn handle_state(&mut self, state: DialogState) {
@@ -322,9 +387,14 @@ impl Running {
             DialogState::Confirmed(..) => self.handle_confirmed().await,
             DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
             DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
+            DialogState::Notify(_, request, handle) => {
+                let _ = handle.reply(self.handle_notify(&request)).await;
+            }
+            // Nobody transfers us: whom we talk to is for the configuration to say.
+            DialogState::Refer(_, _, handle) => {
+                let _ = handle.reply(StatusCode::Decline).await;
+            }
             DialogState::Publish(_, _, handle)
-            | DialogState::Notify(_, _, handle)
-            | DialogState::Refer(_, _, handle)
             | DialogState::Message(_, _, handle)
             | DialogState::Options(_, _, handle) => {
                 let _ = handle.reply(StatusCode::MethodNotAllowed).await;
@@ -392,15 +462,13 @@ impl Running {
             let terms = lock(&self.pump.session).terms;
             self.timer = terms.map(|terms| SessionTimer::new(terms, Instant::now()));
         }
-        if !std::mem::take(&mut self.offered) {
+        // Other requests confirm the dialog, too.
+        let ack = self.pump.dialog.last_remote_ack();
+        let Some(ack) = ack.filter(|ack| self.offered == Some(cseq(ack))) else {
             return;
-        }
-        let body = self
-            .pump
-            .dialog
-            .last_remote_ack()
-            .map(|ack| ack.body)
-            .unwrap_or_default();
+        };
+        self.offered = None;
+        let body = ack.body;
         let agreed = {
             let mut session = lock(&self.pump.session);
             let agreed = Sdp::parse(&body).and_then(|answer| session.local.accept(&answer, session.fallback));
@@ -441,7 +509,7 @@ impl Running {
             self.settle(request, terms);
             return;
         }
-        let (answer, agreed) = match self.answer_offer(&request.body) {
+        let (answer, agreed) = match self.answer_offer(request) {
             Ok(answered) => answered,
             Err(status) => {
                 let _ = handle.reply(status).await;
@@ -465,13 +533,14 @@ impl Running {
     }
 
     /// Our answer, or our offer to an empty re-INVITE; `Err`: the status to refuse with.
-    fn answer_offer(&mut self, body: &[u8]) -> Result<(String, Option<Negotiated>), StatusCode> {
+    fn answer_offer(&mut self, request: &Request) -> Result<(String, Option<Negotiated>), StatusCode> {
+        let body = &request.body;
         if self.control.changing.try_lock().is_err() {
             return Err(StatusCode::RequestPending);
         }
         let mut session = lock(&self.pump.session);
         if body.is_empty() {
-            self.offered = true;
+            self.offered = Some(cseq(request));
             let offer = session.local.offer(Direction::SendRecv).to_string();
             session.described.clone_from(&offer);
             return Ok((offer, None));
@@ -511,15 +580,36 @@ impl Running {
     }
 
     async fn handle_info(&mut self, request: &Request, handle: TransactionHandle) {
-        let digit = info_digit(request);
-        let status = if digit.is_err() {
+        let key = info::read(request);
+        let status = if key.is_err() {
             StatusCode::UnsupportedMediaType
         } else {
             StatusCode::OK
         };
         let _ = handle.reply(status).await;
-        if let Ok(Some(digit)) = digit {
-            let _ = self.events.try_send(DialogEvent::InfoDigit(digit));
+        if let Ok(Some(key)) = key {
+            let _ = self.events.try_send(match key {
+                Key::Digit(digit) => DialogEvent::InfoDigit(digit),
+                Key::Flash => DialogEvent::Flash,
+            });
+        }
+    }
+
+    /// The answer to a NOTIFY.
+    fn handle_notify(&self, request: &Request) -> StatusCode {
+        let Some(notified) = Notified::read(request) else {
+            return StatusCode::BadEvent;
+        };
+        let session = lock(&self.pump.session);
+        let heard = session
+            .referral
+            .as_ref()
+            .is_some_and(|referral| referral.try_send(notified).is_ok());
+        if heard {
+            StatusCode::OK
+        } else {
+            // RFC 6665 §4.1.3: no such subscription.
+            StatusCode::CallTransactionDoesNotExist
         }
     }
 
@@ -530,6 +620,10 @@ impl Running {
     }
 }
 
+fn cseq(request: &Request) -> u32 {
+    request.cseq_header().and_then(|cseq| cseq.seq()).unwrap_or(0)
+}
+
 /// Waits until `at`; for ever without one.
 async fn sleep_until(at: Option<Instant>) {
     match at {
@@ -538,71 +632,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// The key in an INFO; `Ok(None)`: an INFO without one. `Err`: a body we do not know.
-pub(crate) fn info_digit(request: &Request) -> Result<Option<char>, ()> {
-    if request.body.is_empty() {
-        return Ok(None);
-    }
-    let content_type = request.headers.iter().find_map(|h| match h {
-        Header::ContentType(t) => Some(t.value().to_ascii_lowercase()),
-        _ => None,
-    });
-    let body = String::from_utf8_lossy(&request.body);
-    let signal = match content_type
-        .as_deref()
-        .map(|t| t.split(';').next().unwrap_or(t).trim())
-    {
-        Some("application/dtmf-relay") => body.lines().find_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            name.trim()
-                .eq_ignore_ascii_case("signal")
-                .then(|| value.trim().to_string())
-        }),
-        Some("application/dtmf") => Some(body.trim().to_string()),
-        _ => return Err(()),
-    };
-    Ok(signal.and_then(|s| parse_signal(&s)))
-}
-
-/// `5`, `*`, `a`; 10 and 11 are what some gateways write for star and hash.
-fn parse_signal(signal: &str) -> Option<char> {
-    match signal {
-        "10" => Some('*'),
-        "11" => Some('#'),
-        "12" => Some('A'),
-        "13" => Some('B'),
-        "14" => Some('C'),
-        "15" => Some('D'),
-        _ => {
-            let mut chars = signal.chars();
-            let digit = chars.next()?.to_ascii_uppercase();
-            (chars.next().is_none() && matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D')).then_some(digit)
-        }
-    }
-}
-
 /// Lets the header trait be used here alone.
 pub(crate) fn has_to_tag(request: &Request) -> bool {
     matches!(request.to_header().and_then(|to| to.tag()), Ok(Some(tag)) if !tag.value().is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_become_keys() {
-        let cases = [
-            ("5", Some('5')),
-            ("*", Some('*')),
-            ("11", Some('#')),
-            ("d", Some('D')),
-            ("hf", None),
-            ("", None),
-            ("55", None),
-        ];
-        for (signal, want) in cases {
-            assert_eq!(parse_signal(signal), want, "{signal}");
-        }
-    }
 }

@@ -7,6 +7,7 @@ use rsipstack::dialog::dialog::Dialog;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt, Param, Response, StatusCodeKind, typed};
 use rsipstack::transaction::key::TransactionRole;
+use tokio::sync::mpsc;
 
 use crate::call::{Control, refused, sdp_headers};
 use crate::core::lock;
@@ -15,6 +16,7 @@ use crate::media::{LocalMedia, Negotiated};
 use crate::reliable::Reliable;
 use crate::sdp::{Direction, Sdp};
 use crate::timer::{Said, Terms};
+use crate::transfer::Notified;
 
 /// Tries when both sides change at once.
 const GLARE_TRIES: u32 = 3;
@@ -35,6 +37,8 @@ pub(crate) struct Session {
     pub updates: bool,
     /// Our ringing, where it must be acknowledged.
     pub reliable: Option<Reliable>,
+    /// For what the far end tells about a transfer.
+    pub referral: Option<mpsc::Sender<Notified>>,
 }
 
 impl Session {
@@ -55,6 +59,7 @@ impl Session {
             terms,
             updates: allows(peer, "UPDATE"),
             reliable: None,
+            referral: None,
         }
     }
 }
@@ -154,6 +159,7 @@ impl Control {
         describe: impl Fn(&mut Session) -> String,
         headers: Vec<Header>,
     ) -> Result<Response, SipError> {
+        self.wait_confirmed().await;
         let _changing = self.changing.lock().await;
         let offer = describe(&mut lock(&self.session));
         let headers = headers.into_iter().chain(sdp_headers()).collect();

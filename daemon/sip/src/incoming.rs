@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rsipstack::dialog::DialogId;
-use rsipstack::dialog::dialog::Dialog;
+use rsipstack::dialog::dialog::{Dialog, DialogStateReceiver};
+use rsipstack::dialog::invite_dialog::InviteDialog;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
 use rsipstack::transaction::TransactionReceiver;
@@ -18,18 +19,18 @@ use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::SipEvent;
-use crate::call::{
-    Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, info_digit, sdp_headers,
-};
+use crate::call::{Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, sdp_headers};
 use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
+use crate::info;
 use crate::media::{LocalMedia, MediaOffer, Negotiated};
 use crate::redact::Redacted;
 use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Said, Terms, TooShort};
+use crate::transfer::Replaces;
 use crate::wire::SUPPORTED;
 
 /// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
@@ -288,7 +289,7 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
         }
         Method::Bye => Ok(dialog.handle(&mut tx).await?),
         Method::Info if !state.is_confirmed() => {
-            let status = match info_digit(&tx.original) {
+            let status = match info::read(&tx.original) {
                 Ok(_) => StatusCode::OK,
                 Err(()) => StatusCode::UnsupportedMediaType,
             };
@@ -315,6 +316,7 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
             .await
         }
         Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
+        Method::Notify | Method::Refer if state.is_confirmed() => Ok(dialog.handle(&mut tx).await?),
         _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
     }
 }
@@ -378,6 +380,14 @@ async fn handle_invite(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
+    let replaced = match Replaces::read(&tx.original) {
+        Ok(None) => None,
+        Ok(Some(replaces)) => match replaces.find(core) {
+            Ok(old) => Some(old),
+            Err(status) => return answer(tx, status, Vec::new()).await,
+        },
+        Err(()) => return answer(tx, StatusCode::BadRequest, Vec::new()).await,
+    };
     // First: a refusal waits for its ACK, and must not hold a place meanwhile.
     let offer = match read_offer(&tx.original) {
         Ok(offer) => offer,
@@ -390,16 +400,17 @@ async fn handle_invite(
             return answer(tx, StatusCode::SessionIntervalTooSmall, vec![least]).await;
         }
     };
-    let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
+    // Who takes a call over needs a line for a moment only.
+    let lines = core.config.max_calls + usize::from(replaced.is_some());
+    let Some(permit) = core.calls.try_admit(lines) else {
         return answer(tx, StatusCode::BusyHere, Vec::new()).await;
     };
+    if let Some(old) = replaced {
+        return take_over(core, tx, offer, terms, permit, &old).await;
+    }
     let prepared = match prepare(core, &tx, offer, terms, permit) {
         Ok(prepared) => prepared,
-        Err(SipError::Media(error)) => {
-            tracing::info!(%error, "refused a call (488)");
-            let warning = Header::Warning(format!("304 attendant \"{error}\"").into());
-            return answer(tx, StatusCode::NotAcceptableHere, vec![warning]).await;
-        }
+        Err(SipError::Media(error)) => return not_acceptable(tx, &error).await,
         Err(SipError::NoRtpPort { ip, first, last }) => {
             tracing::warn!(%ip, first, last, "refused a call (503): no free RTP port");
             return answer(tx, StatusCode::ServiceUnavailable, Vec::new()).await;
@@ -410,13 +421,7 @@ async fn handle_invite(
         }
     };
     let (call, dialog) = prepared;
-    let mut transaction = tx;
-    tokio::spawn(async move {
-        let mut dialog = dialog;
-        if let Err(error) = dialog.handle(&mut transaction).await {
-            tracing::debug!(%error, "INVITE transaction ended");
-        }
-    });
+    run_invite(dialog, tx);
     match events.try_send(SipEvent::Incoming(call)) {
         Ok(()) => Ok(()),
         Err(mpsc::error::TrySendError::Full(SipEvent::Incoming(call))) => {
@@ -452,7 +457,7 @@ fn prepare(
     offer: Option<Sdp>,
     terms: Option<Terms>,
     permit: CallPermit,
-) -> Result<(IncomingCall, rsipstack::dialog::invite_dialog::InviteDialog), SipError> {
+) -> Result<(IncomingCall, InviteDialog), SipError> {
     let source = source_of(tx)?;
     let (socket, lease) = core.ports.bind(core.local_ip(source.ip())?)?;
     let mut local = LocalMedia {
@@ -469,14 +474,7 @@ fn prepare(
         None => (None, MediaOffer::Late),
     };
     let to_user = called_user(&tx.original);
-    let contact = core.contact(&to_user, source.ip(), transport_of(tx))?;
-    let (state_tx, states) = core.layer.new_dialog_state_channel();
-    let dialog = core
-        .layer
-        .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
-    if behind_proxy(&tx.original) {
-        lock(&core.proxied).insert(dialog.id().call_id);
-    }
+    let (dialog, states) = open_dialog(core, tx)?;
     let current = match media {
         MediaOffer::Negotiated(agreed) => Some(agreed),
         MediaOffer::Late => None,
@@ -496,8 +494,10 @@ fn prepare(
         states,
         session,
         backlog: VecDeque::new(),
+        offered: late_tx.is_some(),
         late: late_tx,
-        _lease: lease,
+        news: None,
+        lease: Arc::new(lease),
         _permit: permit,
     };
     let (control, events) = pump.spawn();
@@ -517,6 +517,84 @@ fn prepare(
         })),
     };
     Ok((call, dialog))
+}
+
+/// Answers an INVITE that takes the place of `old`'s far end: the same call, the same audio, another dialog.
+async fn take_over(
+    core: &Arc<Core>,
+    tx: Transaction,
+    offer: Option<Sdp>,
+    terms: Option<Terms>,
+    permit: CallPermit,
+    old: &Control,
+) -> Result<(), SipError> {
+    let Some(events) = old.events.upgrade() else {
+        return answer(tx, StatusCode::Decline, Vec::new()).await;
+    };
+    let source = source_of(&tx)?;
+    let (mut local, before) = {
+        let session = lock(&old.session);
+        (session.local.clone(), session.current)
+    };
+    let (described, news) = match offer {
+        Some(offer) => match local.answer(&offer, source.ip()) {
+            Ok((answer, agreed)) => (answer.to_string(), Some(agreed)),
+            Err(error) => return not_acceptable(tx, &error).await,
+        },
+        None => (local.offer(Direction::SendRecv).to_string(), None),
+    };
+    let (dialog, states) = open_dialog(core, &tx)?;
+    let session = Session::new(local, before, source.ip(), described.clone(), terms, &tx.original);
+    let pump = Pump {
+        core: core.clone(),
+        dialog: dialog.clone(),
+        states,
+        backlog: VecDeque::new(),
+        session: Arc::new(Mutex::new(session)),
+        late: None,
+        offered: news.is_none(),
+        news,
+        lease: old.lease.clone(),
+        _permit: permit,
+    };
+    pump.take_over(old, events);
+    tracing::info!("a call was taken over by another party (Replaces)");
+    run_invite(dialog.clone(), tx);
+    let mut headers = sdp_headers();
+    headers.extend(terms.iter().flat_map(Terms::response_headers));
+    dialog.accept(Some(headers), Some(described.into_bytes()))?;
+    let old = old.dialog.clone();
+    tokio::spawn(async move { old.bye().await });
+    Ok(())
+}
+
+/// The library's dialog for an INVITE.
+fn open_dialog(core: &Core, tx: &Transaction) -> Result<(InviteDialog, DialogStateReceiver), SipError> {
+    let to_user = called_user(&tx.original);
+    let contact = core.contact(&to_user, source_of(tx)?.ip(), transport_of(tx))?;
+    let (state_tx, states) = core.layer.new_dialog_state_channel();
+    let dialog = core
+        .layer
+        .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
+    if behind_proxy(&tx.original) {
+        lock(&core.proxied).insert(dialog.id().call_id);
+    }
+    Ok((dialog, states))
+}
+
+/// Lets the library drive the INVITE's transaction.
+fn run_invite(mut dialog: InviteDialog, mut tx: Transaction) {
+    tokio::spawn(async move {
+        if let Err(error) = dialog.handle(&mut tx).await {
+            tracing::debug!(%error, "INVITE transaction ended");
+        }
+    });
+}
+
+async fn not_acceptable(tx: Transaction, error: &SdpError) -> Result<(), SipError> {
+    tracing::info!(%error, "refused a call (488)");
+    let warning = Header::Warning(format!("304 attendant \"{error}\"").into());
+    answer(tx, StatusCode::NotAcceptableHere, vec![warning]).await
 }
 
 /// Answers and stays for the retransmissions; an answered INVITE wants its ACK.

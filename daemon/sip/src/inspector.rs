@@ -78,7 +78,7 @@ impl MessageInspector for Inspector {
                         }
                     }
                 }
-                if matches!(request.method, Method::Invite | Method::Update) {
+                if matches!(request.method, Method::Invite | Method::Update | Method::Refer) {
                     request.headers.unique_push(Header::Allow(ALLOW.into()));
                     request.headers.unique_push(Header::Supported(SUPPORTED.into()));
                 }
@@ -192,7 +192,10 @@ fn split_addresses(value: &str) -> Vec<String> {
     let mut rest = value;
     while let Some(end) = rest.find('>') {
         // Parameters behind the bracket belong to the address before.
-        let comma = rest.get(end..).and_then(|r| r.find(',')).map_or(rest.len(), |at| end + at);
+        let comma = rest
+            .get(end..)
+            .and_then(|r| r.find(','))
+            .map_or(rest.len(), |at| end + at);
         let (part, more) = rest.split_at(comma);
         parts.push(part.trim().to_string());
         rest = more.strip_prefix(',').unwrap_or(more);

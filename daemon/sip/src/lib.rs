@@ -28,6 +28,7 @@ mod fuzz;
 mod gate;
 mod grammar;
 mod incoming;
+mod info;
 mod inspector;
 mod media;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod reliable;
 pub mod sdp;
 mod tcp;
 mod timer;
+mod transfer;
 mod udp;
 mod wire;
 
@@ -66,10 +68,12 @@ pub use error::SipError;
 pub use gate::GateCounters;
 pub use incoming::{Caller, IncomingCall, Refusal};
 pub use media::{MediaOffer, Negotiated};
+pub use outgoing::{Outgoing, check_target};
 pub use redact::Redacted;
 pub use register::RegistrationState;
 pub use sdp::Direction;
 pub use timer::SessionTimers;
+pub use transfer::TransferProgress;
 
 use crate::core::{Calls, Core, Resolver};
 use crate::gate::Gate;
@@ -231,7 +235,18 @@ impl Sip {
         target: &str,
         credentials: Option<(String, String)>,
     ) -> Result<Established, SipError> {
-        outgoing::invite(&self.core, target, credentials).await
+        let call = Outgoing {
+            credentials,
+            ..Outgoing::to(target)
+        };
+        outgoing::invite(&self.core, call).await
+    }
+
+    /// Places calls on behalf of whoever holds it, as long as the endpoint runs.
+    pub fn dialler(&self) -> Dialler {
+        Dialler {
+            core: self.core.clone(),
+        }
     }
 
     /// Addresses really bound, with their transport.
@@ -273,6 +288,28 @@ impl Sip {
             }
         };
         let _ = tokio::time::timeout(SHUTDOWN, done).await;
+    }
+}
+
+/// Places calls; see [`Sip::dialler`].
+#[derive(Clone)]
+pub struct Dialler {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialler")
+    }
+}
+
+impl Dialler {
+    /// Places a call and waits for the answer. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// As [`Sip::invite`].
+    pub async fn call(&self, call: Outgoing) -> Result<Established, SipError> {
+        outgoing::invite(&self.core, call).await
     }
 }
 

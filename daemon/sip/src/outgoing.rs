@@ -1,14 +1,16 @@
 //! Outgoing calls. Source: RFC 3261 §13.2.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rsipstack::dialog::authenticate::Credential;
-use rsipstack::dialog::dialog::DialogState;
+use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver};
 use rsipstack::dialog::invitation::InviteOption;
 use rsipstack::sip::uri::ParamsExt as _;
-use rsipstack::sip::{self, Uri};
+use rsipstack::sip::{self, Header, Uri};
+use tokio::sync::mpsc;
 
 use crate::call::{DialogHandle, Established, Pump, refused};
 use crate::change::Session;
@@ -16,11 +18,15 @@ use crate::config::Transport;
 use crate::core::{Core, lock, resolve};
 use crate::error::SipError;
 use crate::media::LocalMedia;
+use crate::register;
 use crate::sdp::{Direction, Sdp};
 use crate::timer::{Said, Terms, request_headers};
+use crate::transfer::TransferProgress;
 
 /// How long a call may ring before it is cancelled.
 const RING: Duration = Duration::from_secs(60);
+/// Longest subject \[characters\].
+const MAX_SUBJECT: usize = 200;
 /// Our name where no credentials give one.
 const USER: &str = "attendant";
 
@@ -34,13 +40,47 @@ impl Drop for Dialling<'_> {
     }
 }
 
+/// A call to place.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// `sip:user@host[:port][;transport=tcp]`.
+    pub target: String,
+    /// User name and password for challenges; `None`: those of the account at the target's host, if there is one.
+    pub credentials: Option<(String, String)>,
+    /// Shown to the person called, where their telephone shows it. No line breaks; cut at 200 characters.
+    pub subject: Option<String>,
+    /// How long it may ring before it is cancelled.
+    pub ring: Duration,
+    /// Told while it rings; only `Trying` and `Ringing`.
+    pub progress: Option<mpsc::Sender<TransferProgress>>,
+}
+
+impl Outgoing {
+    /// A plain call.
+    pub fn to(target: &str) -> Outgoing {
+        Outgoing {
+            target: target.to_string(),
+            credentials: None,
+            subject: None,
+            ring: RING,
+            progress: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("ring", &self.ring)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Places a call and waits for the answer; dropping the future cancels it.
-pub(crate) async fn invite(
-    core: &Arc<Core>,
-    target: &str,
-    credentials: Option<(String, String)>,
-) -> Result<Established, SipError> {
+pub(crate) async fn invite(core: &Arc<Core>, call: Outgoing) -> Result<Established, SipError> {
+    let target = call.target.as_str();
     let callee = parse_target(target)?;
+    let credential = credential(core, &call, &callee);
     let addr = resolve(&callee)
         .await?
         .first()
@@ -65,23 +105,21 @@ pub(crate) async fn invite(
         version: 0,
     };
     let offer = local.offer(Direction::SendRecv).to_string();
-    let user = credentials.as_ref().map_or(USER, |(user, _)| user.as_str());
+    let user = credential.as_ref().map_or(USER, |known| known.username.as_str());
     let contact = core.contact(user, addr.ip(), if tcp { Transport::Tcp } else { Transport::Udp })?;
     let mut caller = contact.clone();
     caller.params.clear();
     let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
     lock(&core.dialling).insert(call_id.clone());
     let _dialling = Dialling(core, call_id.clone());
-    let credential = credentials.map(|(username, password)| Credential {
-        username,
-        password,
-        realm: None,
-        auth_username: None,
-    });
     let mut timers = core.config.timers;
-    let (dialog, mut states, response) = loop {
-        let asked = (timers.expires_s > 0)
-            .then(|| request_headers(timers.expires_s.max(timers.min_s), timers.min_s, None));
+    let (dialog, mut early, response) = loop {
+        let mut headers = Vec::new();
+        if timers.expires_s > 0 {
+            let interval_s = timers.expires_s.max(timers.min_s);
+            headers.extend(request_headers(interval_s, timers.min_s, None));
+        }
+        headers.extend(call.subject.as_deref().map(subject));
         let option = InviteOption {
             caller: caller.clone(),
             callee: callee.clone(),
@@ -89,17 +127,22 @@ pub(crate) async fn invite(
             call_id: Some(call_id.clone()),
             offer: Some(offer.clone().into_bytes()),
             credential: credential.clone(),
-            headers: asked,
+            headers: Some(headers),
             ..InviteOption::default()
         };
         let (state_tx, states) = core.layer.new_dialog_state_channel();
-        let invited = tokio::time::timeout(RING, core.layer.do_invite(option, state_tx)).await;
-        let (dialog, response) = invited.map_err(|_| SipError::Timeout {
-            seconds: RING.as_secs(),
-        })??;
+        let mut early = EarlyStates::new(states);
+        let invited = tokio::select! {
+            invited = core.layer.do_invite(option, state_tx) => invited,
+            never = early.watch(call.progress.as_ref()) => match never {},
+            () = tokio::time::sleep(call.ring) => {
+                return Err(SipError::Timeout { seconds: call.ring.as_secs() });
+            }
+        };
+        let (dialog, response) = invited?;
         let response = response.ok_or(SipError::Gone)?;
         match response.status_code.code() {
-            200..300 => break (dialog, states, response),
+            200..300 => break (dialog, early, response),
             408 => return Err(SipError::Timeout { seconds: 32 }),
             422 => {
                 // Once: a longer least than the last one is asked for.
@@ -113,16 +156,13 @@ pub(crate) async fn invite(
         }
     };
     // Dropping `_dialling` only now lets an early BYE find the dialog.
-    let mut backlog = VecDeque::new();
-    while let Ok(state) = states.try_recv() {
-        backlog.push_back(state);
-    }
+    early.drain(call.progress.as_ref());
     // The answer may have come with a provisional response (RFC 3262 §5); then the 200 needs none.
-    let early = backlog.iter().rev().find_map(|state| match state {
-        DialogState::Early(_, early) if !early.body.is_empty() => Some(&early.body),
-        _ => None,
-    });
-    let body = early.filter(|_| response.body.is_empty()).unwrap_or(&response.body);
+    let body = early
+        .description
+        .as_ref()
+        .filter(|_| response.body.is_empty())
+        .unwrap_or(&response.body);
     let agreed = Sdp::parse(body).and_then(|answer| local.accept(&answer, addr.ip()));
     let terms = Terms::accept(&Said::read(&response));
     let current = agreed.as_ref().ok().copied();
@@ -131,11 +171,13 @@ pub(crate) async fn invite(
     let pump = Pump {
         core: core.clone(),
         dialog,
-        states,
-        backlog,
+        states: early.states,
+        backlog: early.backlog,
         session,
         late: None,
-        _lease: lease,
+        offered: false,
+        news: None,
+        lease: Arc::new(lease),
         _permit: permit,
     };
     let (control, events) = pump.spawn();
@@ -149,13 +191,114 @@ pub(crate) async fn invite(
     })
 }
 
+/// The dialog's states while nobody has answered.
+struct EarlyStates {
+    states: DialogStateReceiver,
+    /// Those that the dialog's task has to see.
+    backlog: VecDeque<DialogState>,
+    /// The last description that came with a provisional answer.
+    description: Option<Vec<u8>>,
+}
+
+impl EarlyStates {
+    fn new(states: DialogStateReceiver) -> EarlyStates {
+        EarlyStates {
+            states,
+            backlog: VecDeque::new(),
+            description: None,
+        }
+    }
+
+    /// Takes states as they come; for ever.
+    async fn watch(&mut self, progress: Option<&mpsc::Sender<TransferProgress>>) -> Infallible {
+        while let Some(state) = self.states.recv().await {
+            self.take(state, progress);
+        }
+        std::future::pending().await
+    }
+
+    /// Takes what is there.
+    fn drain(&mut self, progress: Option<&mpsc::Sender<TransferProgress>>) {
+        while let Ok(state) = self.states.try_recv() {
+            self.take(state, progress);
+        }
+    }
+
+    fn take(&mut self, state: DialogState, progress: Option<&mpsc::Sender<TransferProgress>>) {
+        let news = match state {
+            DialogState::Calling(_) => return,
+            DialogState::Trying(_) => TransferProgress::Trying,
+            DialogState::Early(_, response) => {
+                if !response.body.is_empty() {
+                    self.description = Some(response.body);
+                }
+                TransferProgress::Ringing
+            }
+            other => {
+                self.backlog.push_back(other);
+                return;
+            }
+        };
+        if let Some(progress) = progress {
+            // Who does not listen misses it.
+            let _ = progress.try_send(news);
+        }
+    }
+}
+
+/// Those given, else those of the account at the callee's host.
+fn credential(core: &Core, call: &Outgoing, callee: &Uri) -> Option<Credential> {
+    if let Some((username, password)) = call.credentials.clone() {
+        return Some(Credential {
+            username,
+            password,
+            ..Credential::default()
+        });
+    }
+    let host = &callee.host_with_port.host;
+    let account = core.config.accounts.iter().find(|account| {
+        register::parse_registrar(account).is_ok_and(|server| server.host_with_port.host == *host)
+    })?;
+    Some(Credential {
+        username: account.username.clone(),
+        password: account.password.clone(),
+        realm: account.realm.clone(),
+        auth_username: account.auth_user.clone(),
+    })
+}
+
+fn subject(text: &str) -> Header {
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_SUBJECT)
+        .collect();
+    Header::Subject(line.trim().to_string().into())
+}
+
+/// Whether `target` is a whole SIP address, as a list of targets needs it.
+///
 /// # Errors
 /// [`SipError::BadAddress`] with what would be accepted.
-fn parse_target(target: &str) -> Result<Uri, SipError> {
-    let bad = || SipError::BadAddress {
+pub fn check_target(target: &str) -> Result<(), SipError> {
+    let uri = parse_target(target)?;
+    if !target.starts_with("sip:") || uri.auth.is_none() || !uri.headers.is_empty() {
+        return Err(bad_target(target));
+    }
+    Ok(())
+}
+
+fn bad_target(target: &str) -> SipError {
+    SipError::BadAddress {
         text: target.to_string(),
         expected: "a SIP address such as sip:100@192.0.2.1 or sip:100@pbx.example:5060;transport=tcp",
-    };
+    }
+}
+
+/// # Errors
+/// [`SipError::BadAddress`] with what would be accepted.
+pub(crate) fn parse_target(target: &str) -> Result<Uri, SipError> {
+    let bad = || bad_target(target);
     let with_scheme = if target.starts_with("sip:") {
         target.to_string()
     } else {

@@ -114,7 +114,10 @@ mod tests {
             ("Require: 100rel\r\n", "", Wanted::Neither),
         ];
         for (headers, body, want) in cases {
-            let text = format!("INVITE sip:a@h SIP/2.0\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+            let text = format!(
+                "INVITE sip:a@h SIP/2.0\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             let SipMessage::Request(invite) = SipMessage::try_from(text.as_bytes()).unwrap() else {
                 panic!("a request");
             };

@@ -52,21 +52,27 @@ pub(crate) struct Notified {
 }
 
 impl Notified {
-    /// `None`: not about a transfer, or nothing in it. Reads what the library's own reader does not.
+    /// `None`: not about a transfer. Reads what the library's own reader does not; without a status it goes on.
     pub fn read(request: &Request) -> Option<Notified> {
         let event = request.header_value("Event")?;
         if !event.split(';').next()?.trim().eq_ignore_ascii_case("refer") {
             return None;
         }
         let body = String::from_utf8_lossy(&request.body);
-        let line = body.lines().map(str::trim).find(|line| !line.is_empty())?;
-        let (version, rest) = line.split_once(char::is_whitespace)?;
-        if !version.to_ascii_uppercase().starts_with("SIP/") {
-            return None;
-        }
-        let status = rest.split_whitespace().next()?.parse().ok()?;
-        (100..700).contains(&status).then_some(Notified { status })
+        let status = read_status(&body).unwrap_or(100);
+        Some(Notified { status })
     }
+}
+
+/// The status in a message/sipfrag.
+fn read_status(body: &str) -> Option<u16> {
+    let line = body.lines().map(str::trim).find(|line| !line.is_empty())?;
+    let (version, rest) = line.split_once(char::is_whitespace)?;
+    if !version.to_ascii_uppercase().starts_with("SIP/") {
+        return None;
+    }
+    let status = rest.split_whitespace().next()?.parse().ok()?;
+    (100..700).contains(&status).then_some(status)
 }
 
 impl DialogHandle {
@@ -105,6 +111,7 @@ impl DialogHandle {
 }
 
 async fn refer(control: Control, refer_to: String) -> Result<mpsc::Receiver<TransferProgress>, SipError> {
+    control.wait_confirmed().await;
     let (notified, notifications) = mpsc::channel(REPORTS);
     {
         let mut session = lock(&control.session);
@@ -215,7 +222,9 @@ impl Replaces {
             Header::Replaces(replaces) => Some(replaces.value()),
             _ => None,
         });
-        let Some(value) = values.next() else { return Ok(None) };
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
         if values.next().is_some() {
             return Err(());
         }
@@ -296,11 +305,15 @@ mod tests {
             ("Event", "SIP/2.0 100 Trying\r\n", Some(100)),
             ("o", "SIP/2.0 180 Ringing", Some(180)),
             ("Event", "SIP/2.0 200 OK\r\n\r\n", Some(200)),
-            ("Event", "\r\n  sip/2.0 486 Busy Here\r\nContact: <sip:x>\r\n", Some(486)),
+            (
+                "Event",
+                "\r\n  sip/2.0 486 Busy Here\r\nContact: <sip:x>\r\n",
+                Some(486),
+            ),
             ("Event", "SIP/2.0 603\r\n", Some(603)),
-            ("Event", "", None),
-            ("Event", "SIP/2.0 9999 No", None),
-            ("Event", "200 OK", None),
+            ("Event", "", Some(100)),
+            ("Event", "SIP/2.0 9999 No", Some(100)),
+            ("Event", "200 OK", Some(100)),
             ("X", "SIP/2.0 200 OK", None),
         ];
         for (event, body, want) in cases {

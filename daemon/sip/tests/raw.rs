@@ -100,9 +100,9 @@ async fn options_is_answered_with_what_we_can_do() {
     let (status, answer) = raw.answer().await;
     assert_eq!(status, 200);
     for part in [
-        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK",
+        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY",
         "Accept: application/sdp",
-        "Supported: timer, 100rel",
+        "Supported: timer, 100rel, replaces",
     ] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
@@ -261,10 +261,12 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
         (20, "OPTIONS", "", "", 200),
         (21, "INFO", dtmf, "Signal=5\r\nDuration=100\r\n", 200),
         (22, "INFO", "Content-Type: text/plain\r\n", "x", 415),
-        (23, "REFER", "", "", 405),
+        (23, "REFER", "Refer-To: <sip:1@h>\r\n", "", 603),
         (24, "MESSAGE", "", "", 405),
-        (25, "NOTIFY", "", "", 405),
+        (25, "NOTIFY", "Event: refer\r\n", "SIP/2.0 200 OK", 481),
         (26, "UPDATE", "", "", 200),
+        (27, "NOTIFY", "Event: talk\r\n", "", 489),
+        (28, "INFO", "Content-Type: application/hook-flash\r\n", "", 200),
         (9, "INFO", "", "", 500),
     ] {
         raw.send(raw.request(method, cseq, extra, body)).await;
@@ -272,6 +274,7 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
     }
     let mut events = taken.events;
     assert_eq!(next(&mut events).await, Some(DialogEvent::InfoDigit('5')));
+    assert_eq!(next(&mut events).await, Some(DialogEvent::Flash));
     raw.send(raw.request("BYE", 30, "", "")).await;
     assert_eq!(raw.answer().await.0, 200);
     assert_eq!(next(&mut events).await, Some(DialogEvent::Bye));

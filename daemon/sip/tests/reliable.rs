@@ -175,12 +175,7 @@ async fn a_callee_that_rings_reliably_is_acknowledged_along_its_route() {
                 assert_eq!(header(&request, "RAck").as_deref(), Some("42 1 INVITE"));
                 let done = response(&request, "200 OK", "", "");
                 socket.send_to(done.as_bytes(), from).await.unwrap();
-                response(
-                    &invite,
-                    "200 OK",
-                    &format!("Contact: <sip:desk@{me}>\r\n"),
-                    "",
-                )
+                response(&invite, "200 OK", &format!("Contact: <sip:desk@{me}>\r\n"), "")
             } else {
                 if request.starts_with("ACK") {
                     return;

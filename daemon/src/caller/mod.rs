@@ -235,7 +235,12 @@ async fn converse(established: Established, orders: Orders) -> Result<Trace, Cal
                 let news = match event {
                     Some(DialogEvent::Media(media)) => Some(Signal::Remote(media.remote, media.codec)),
                     Some(DialogEvent::Bye | DialogEvent::Failed(_)) | None => Some(Signal::Cleared),
-                    Some(DialogEvent::Hold(_) | DialogEvent::InfoDigit(_)) => None,
+                    Some(
+                        DialogEvent::Hold(_)
+                        | DialogEvent::InfoDigit(_)
+                        | DialogEvent::Flash
+                        | DialogEvent::Replaced,
+                    ) => None,
                 };
                 over = news == Some(Signal::Cleared);
                 if let Some(news) = news {

@@ -28,6 +28,20 @@ pub enum EventKind {
     MediaChanged,
     /// No media arrived for some time.
     MediaLost,
+    /// The caller is to be put through; its detail names the target.
+    TransferAsked,
+    /// It rings there.
+    TransferRinging,
+    /// The target has the caller.
+    TransferAnswered,
+    /// The caller stays with us; its detail says why.
+    TransferFailed,
+    /// Another party took the caller's place.
+    Replaced,
+    /// The caller pressed the hook.
+    Flash,
+    /// A fax machine called.
+    Fax,
 }
 
 impl EventKind {
@@ -45,6 +59,13 @@ impl EventKind {
             EventKind::TimeboxWarning => "timebox_warning",
             EventKind::MediaChanged => "media_changed",
             EventKind::MediaLost => "media_lost",
+            EventKind::TransferAsked => "transfer_asked",
+            EventKind::TransferRinging => "transfer_ringing",
+            EventKind::TransferAnswered => "transfer_answered",
+            EventKind::TransferFailed => "transfer_failed",
+            EventKind::Replaced => "replaced",
+            EventKind::Flash => "flash",
+            EventKind::Fax => "fax",
         }
     }
 }
