@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::SipError;
+use crate::locate::Names;
 use crate::timer::SessionTimers;
 
 /// Settings of one SIP endpoint.
@@ -23,6 +25,8 @@ pub struct SipConfig {
     pub accounts: Vec<Account>,
     /// Trunks whose calls are accepted. A registrar's address is accepted without being listed.
     pub peers: Vec<Peer>,
+    /// Trunks known by name only; their addresses are looked up now and then.
+    pub named_peers: Vec<NamedPeer>,
     /// User-Agent header.
     pub user_agent: String,
     /// Calls at once, both directions; the next caller hears busy (486).
@@ -31,6 +35,8 @@ pub struct SipConfig {
     pub timers: SessionTimers,
     /// T1 of RFC 3261 §17.1.1.1: the round trip that retransmissions start from.
     pub t1: Duration,
+    /// Who is asked about names; `None`: the system.
+    pub names: Option<Arc<dyn Names>>,
 }
 
 impl Default for SipConfig {
@@ -42,10 +48,12 @@ impl Default for SipConfig {
             rtp_ports: (16_384, 17_383),
             accounts: Vec::new(),
             peers: Vec::new(),
+            named_peers: Vec::new(),
             user_agent: "Attendant".to_string(),
             max_calls: 8,
             timers: SessionTimers::default(),
             t1: Duration::from_millis(500),
+            names: None,
         }
     }
 }
@@ -90,6 +98,16 @@ pub enum Transport {
     Tcp,
 }
 
+impl Transport {
+    /// The library's.
+    pub(crate) fn of(transport: rsipstack::sip::Transport) -> Transport {
+        match transport {
+            rsipstack::sip::Transport::Tcp => Transport::Tcp,
+            _ => Transport::Udp,
+        }
+    }
+}
+
 /// A trunk: calls from these addresses are accepted without a password.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -97,6 +115,15 @@ pub struct Peer {
     pub name: String,
     /// Its address or network.
     pub net: Cidr,
+}
+
+/// A trunk whose addresses are those of a name.
+#[derive(Debug, Clone)]
+pub struct NamedPeer {
+    /// Name in events and logs.
+    pub name: String,
+    /// `host`, or a domain with SRV records.
+    pub host: String,
 }
 
 /// An address or network such as `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.

@@ -5,25 +5,23 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog_layer::DialogLayer;
-use rsipstack::resolver::SipResolver;
-use rsipstack::sip::{self, Host, Uri};
+use rsipstack::sip::{self, Uri};
 use rsipstack::transaction::endpoint::EndpointInnerRef;
-use rsipstack::transport::SipAddr;
-use rsipstack::transport::transport_layer::DomainResolver;
 
 use crate::call::Control;
 use crate::config::{SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
 use crate::inspector::{Early, Extras, Proxied, Realms};
+use crate::locate::Locator;
 use crate::ports::PortPool;
 
 pub(crate) struct Core {
     pub config: SipConfig,
     pub gate: Arc<Gate>,
+    pub locator: Locator,
     pub endpoint: EndpointInnerRef,
     pub layer: Arc<DialogLayer>,
     pub ports: PortPool,
@@ -150,56 +148,6 @@ impl Core {
             params,
             headers: Vec::new(),
         })
-    }
-}
-
-/// Addresses of a `host[:port]`, by the system's resolver.
-///
-/// # Errors
-/// [`SipError::Io`] when the name does not resolve.
-pub(crate) async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, SipError> {
-    let port = uri.host_with_port.port.map_or(5060, |p| p.value());
-    match &uri.host_with_port.host {
-        Host::IpAddr(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
-        Host::Domain(domain) => {
-            let mut found: Vec<SocketAddr> = tokio::net::lookup_host((domain.0.as_str(), port))
-                .await?
-                .collect();
-            found.sort_by_key(|addr| !addr.is_ipv4());
-            Ok(found)
-        }
-    }
-}
-
-/// The library's names: the system's resolver for `host:port`, SRV records for a bare domain (RFC 3263 §4.2).
-pub(crate) struct Resolver(pub SipResolver);
-
-#[async_trait]
-impl DomainResolver for Resolver {
-    async fn resolve(&self, target: &SipAddr) -> rsipstack::Result<SipAddr> {
-        let failed =
-            |reason: String| rsipstack::Error::DnsResolutionError(format!("{}: {reason}", target.addr));
-        let Host::Domain(domain) = &target.addr.host else {
-            return Ok(target.clone());
-        };
-        let found = |transport, addr: SocketAddr| SipAddr {
-            r#type: transport,
-            addr: addr.into(),
-        };
-        if target.addr.port.is_none()
-            && let Ok(targets) = self.0.lookup(domain, None, target.r#type, false).await
-            && let Some(first) = targets.first()
-        {
-            return Ok(found(Some(first.transport), first.addr));
-        }
-        let port = target.addr.port.map_or(5060, |p| p.value());
-        let addrs = tokio::net::lookup_host((domain.0.as_str(), port))
-            .await
-            .map_err(|e| failed(e.to_string()))?;
-        let mut addrs: Vec<SocketAddr> = addrs.collect();
-        addrs.sort_by_key(|addr| !addr.is_ipv4());
-        let first = addrs.first().ok_or_else(|| failed("no address".to_string()))?;
-        Ok(found(target.r#type, *first))
     }
 }
 

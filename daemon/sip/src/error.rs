@@ -29,6 +29,12 @@ pub enum SipError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// The name of a PBX, provider or target leads nowhere: correct it, or retry when the DNS is back.
+    #[error("the name {name} has no address; check its spelling and this machine's DNS server")]
+    Unresolved {
+        /// The host name.
+        name: String,
+    },
     /// All RTP ports are taken: refuse with 503 or widen the range.
     #[error("no free RTP port on {ip} in {first}-{last}")]
     NoRtpPort {

@@ -14,6 +14,7 @@
 //! | incoming | 1, and one per request | shutdown, answer sent |
 //! | call | 1 per dialog, ≤ `max_calls` | end of the dialog |
 //! | register | 1 per account | shutdown, refusal |
+//! | peers | 1 per peer known by name | shutdown |
 //!
 //! Privacy: a caller's name and number are [`Redacted`]. The library logs whole messages at INFO: set [`LOG_DIRECTIVES`].
 
@@ -30,11 +31,13 @@ mod grammar;
 mod incoming;
 mod info;
 mod inspector;
+mod locate;
 mod media;
 #[cfg(test)]
 #[path = "../tests/common/mutate.rs"]
 mod mutate;
 mod outgoing;
+mod peers;
 mod ports;
 mod redact;
 mod register;
@@ -53,7 +56,6 @@ use std::time::Duration;
 use rsipstack::EndpointBuilder;
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::platform::CancellationToken;
-use rsipstack::resolver::SipResolver;
 use rsipstack::transaction::CallIdFormat;
 use rsipstack::transaction::endpoint::EndpointOption;
 use rsipstack::transport::TransportLayer;
@@ -63,10 +65,11 @@ use tokio::task::JoinHandle;
 
 pub use attendant_media::codec::Codec;
 pub use call::{DialogEvent, DialogHandle, Established};
-pub use config::{Account, Cidr, Peer, SipConfig, Transport};
+pub use config::{Account, Cidr, NamedPeer, Peer, SipConfig, Transport};
 pub use error::SipError;
 pub use gate::GateCounters;
 pub use incoming::{Caller, IncomingCall, Refusal};
+pub use locate::{Names, Srv};
 pub use media::{MediaOffer, Negotiated};
 pub use outgoing::{Outgoing, check_target};
 pub use redact::Redacted;
@@ -75,9 +78,10 @@ pub use sdp::Direction;
 pub use timer::SessionTimers;
 pub use transfer::TransferProgress;
 
-use crate::core::{Calls, Core, Resolver};
+use crate::core::{Calls, Core};
 use crate::gate::Gate;
 use crate::inspector::Inspector;
+use crate::locate::Locator;
 use crate::ports::PortPool;
 
 /// Directives a log filter must contain: the library writes whole messages with numbers and credentials at INFO.
@@ -131,11 +135,22 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
     for account in &config.accounts {
         register::parse_registrar(account)?;
     }
+    for peer in &config.named_peers {
+        let uri = rsipstack::sip::Uri::try_from(format!("sip:{}", peer.host).as_str());
+        let plain = !peer.host.contains(['@', ';', '?', ' ', '/']);
+        if uri.is_err() || !plain {
+            return Err(SipError::BadAddress {
+                text: peer.host.clone(),
+                expected: "a host name such as trunk.example, an address or a network",
+            });
+        }
+    }
     let ports = PortPool::new(config.rtp_ports)?;
     let gate = Arc::new(Gate::new(config.peers.iter().map(|peer| peer.net).collect()));
     let cancel = CancellationToken::new();
+    let locator = Locator::new(config.names.clone());
     let transport =
-        TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(Resolver(SipResolver::default())));
+        TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(locator.clone()));
     let mut udp_addr = None;
     if let Some(addr) = config.udp {
         let socket = udp::bind(addr).await?;
@@ -179,6 +194,7 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         layer: Arc::new(DialogLayer::new(inner.clone())),
         endpoint: inner.clone(),
         gate: gate.clone(),
+        locator,
         ports,
         realms,
         extras,
@@ -203,6 +219,9 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
             () = task => {}
         }
     });
+    for named in core.config.named_peers.clone() {
+        tokio::spawn(peers::follow(core.clone(), named, cancel.clone()));
+    }
     let registrations = CancellationToken::new();
     let accounts = core.config.accounts.iter().map(|account| {
         tokio::spawn(register::run(

@@ -1,7 +1,7 @@
 //! Outgoing calls. Source: RFC 3261 §13.2.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,22 +9,27 @@ use rsipstack::dialog::authenticate::Credential;
 use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver};
 use rsipstack::dialog::invitation::InviteOption;
 use rsipstack::sip::uri::ParamsExt as _;
-use rsipstack::sip::{self, Header, Uri};
+use rsipstack::dialog::invite_dialog::InviteDialog;
+use rsipstack::sip::{self, Header, Host, Response, Uri};
+use rsipstack::transport::SipAddr;
 use tokio::sync::mpsc;
 
 use crate::call::{DialogHandle, Established, Pump, refused};
 use crate::change::Session;
 use crate::config::Transport;
-use crate::core::{Core, lock, resolve};
+use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
+use crate::locate::Server;
 use crate::media::LocalMedia;
 use crate::register;
 use crate::sdp::{Direction, Sdp};
-use crate::timer::{Said, Terms, request_headers};
+use crate::timer::{Said, SessionTimers, Terms, request_headers};
 use crate::transfer::TransferProgress;
 
 /// How long a call may ring before it is cancelled.
 const RING: Duration = Duration::from_secs(60);
+/// A server that has not said a word by then is passed over for the next.
+const FIRST_ANSWER: Duration = Duration::from_secs(4);
 /// Longest subject \[characters\].
 const MAX_SUBJECT: usize = 200;
 /// Our name where no credentials give one.
@@ -76,20 +81,31 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
+/// How one server took our call.
+enum Tried {
+    /// This is the answer.
+    Final(SipError),
+    /// Another server may do better (RFC 3263 §4.3).
+    Next(SipError),
+}
+
+impl From<SipError> for Tried {
+    fn from(error: SipError) -> Self {
+        Tried::Final(error)
+    }
+}
+
+impl From<io::Error> for Tried {
+    fn from(error: io::Error) -> Self {
+        Tried::Final(error.into())
+    }
+}
+
 /// Places a call and waits for the answer; dropping the future cancels it.
 pub(crate) async fn invite(core: &Arc<Core>, call: Outgoing) -> Result<Established, SipError> {
-    let target = call.target.as_str();
-    let callee = parse_target(target)?;
+    let callee = parse_target(&call.target)?;
     let credential = credential(core, &call, &callee);
-    let addr = resolve(&callee)
-        .await?
-        .first()
-        .copied()
-        .ok_or(SipError::BadAddress {
-            text: target.to_string(),
-            expected: "a SIP address whose host has an address",
-        })?;
-    let tcp = matches!(callee.transport(), Some(sip::Transport::Tcp));
+    let servers = core.locator.servers(&callee).await?;
     let permit = core
         .calls
         .try_admit(core.config.max_calls)
@@ -97,98 +113,183 @@ pub(crate) async fn invite(core: &Arc<Core>, call: Outgoing) -> Result<Establish
             status: 486,
             reason: "all our lines are in use".to_string(),
         })?;
-    let (socket, lease) = core.ports.bind(core.local_ip(addr.ip())?)?;
-    let mut local = LocalMedia {
-        ip: core.advertised_ip(addr.ip())?,
-        port: socket.local_addr()?.port(),
-        session_id: u64::from(rand::random::<u32>()),
-        version: 0,
+    let mut attempt = Attempt {
+        core,
+        call: &call,
+        callee,
+        credential,
+        permit: Some(permit),
     };
-    let offer = local.offer(Direction::SendRecv).to_string();
-    let user = credential.as_ref().map_or(USER, |known| known.username.as_str());
-    let contact = core.contact(user, addr.ip(), if tcp { Transport::Tcp } else { Transport::Udp })?;
-    let mut caller = contact.clone();
-    caller.params.clear();
-    let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
-    lock(&core.dialling).insert(call_id.clone());
-    let _dialling = Dialling(core, call_id.clone());
-    let mut timers = core.config.timers;
-    let (dialog, mut early, response) = loop {
+    let mut outcome = SipError::Gone;
+    for (tried, server) in servers.iter().enumerate() {
+        let more = tried + 1 < servers.len();
+        match attempt.run(*server, more).await {
+            Ok(established) => {
+                core.locator.works(server.addr);
+                return Ok(established);
+            }
+            Err(Tried::Final(error)) => return Err(error),
+            Err(Tried::Next(error)) => {
+                core.locator.failed(server.addr);
+                if more {
+                    tracing::info!(%error, "a server did not take our call; trying the next");
+                }
+                outcome = error;
+            }
+        }
+    }
+    Err(outcome)
+}
+
+struct Attempt<'a> {
+    core: &'a Arc<Core>,
+    call: &'a Outgoing,
+    callee: Uri,
+    credential: Option<Credential>,
+    permit: Option<CallPermit>,
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self, server: Server, more: bool) -> Result<Established, Tried> {
+        let (core, call) = (self.core, self.call);
+        let ip = server.addr.ip();
+        let (socket, lease) = core.ports.bind(core.local_ip(ip)?)?;
+        let mut local = LocalMedia {
+            ip: core.advertised_ip(ip)?,
+            port: socket.local_addr()?.port(),
+            session_id: u64::from(rand::random::<u32>()),
+            version: 0,
+        };
+        let offer = local.offer(Direction::SendRecv).to_string();
+        let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
+        lock(&core.dialling).insert(call_id.clone());
+        let _dialling = Dialling(core, call_id.clone());
+        let mut timers = core.config.timers;
+        let (dialog, mut early, response) = loop {
+            let option = self.option(server, &call_id, &offer, timers)?;
+            let (dialog, early, response) = self.dial(option, more).await?;
+            match response.status_code.code() {
+                200..300 => break (dialog, early, response),
+                408 => return Err(Tried::Next(SipError::Timeout { seconds: 32 })),
+                422 => {
+                    // Once: a longer least than the last one is asked for.
+                    let least_s = Said::read(&response).least_s().unwrap_or(0);
+                    if least_s <= timers.min_s {
+                        return Err(Tried::Final(refused(&response.status_code)));
+                    }
+                    timers.min_s = least_s;
+                }
+                503 => return Err(Tried::Next(refused(&response.status_code))),
+                _ => return Err(Tried::Final(refused(&response.status_code))),
+            }
+        };
+        // Dropping `_dialling` only now lets an early BYE find the dialog.
+        early.drain(call.progress.as_ref());
+        // The answer may have come with a provisional response (RFC 3262 §5); then the 200 needs none.
+        let body = early
+            .description
+            .as_ref()
+            .filter(|_| response.body.is_empty())
+            .unwrap_or(&response.body);
+        let agreed = Sdp::parse(body).and_then(|answer| local.accept(&answer, ip));
+        let terms = Terms::accept(&Said::read(&response));
+        let current = agreed.as_ref().ok().copied();
+        let session = Session::new(local, current, ip, offer, terms, &response);
+        let pump = Pump {
+            core: core.clone(),
+            dialog,
+            states: early.states,
+            backlog: early.backlog,
+            session: Arc::new(Mutex::new(session)),
+            late: None,
+            offered: false,
+            news: None,
+            lease: Arc::new(lease),
+            _permit: self.permit.take().ok_or(SipError::Gone)?,
+        };
+        let (control, events) = pump.spawn();
+        // On an unusable answer, dropping the handle hangs up.
+        let handle = DialogHandle::new(control);
+        Ok(Established {
+            socket,
+            media: agreed.map_err(SipError::from)?,
+            events,
+            handle,
+        })
+    }
+
+    fn option(
+        &self,
+        server: Server,
+        call_id: &str,
+        offer: &str,
+        timers: SessionTimers,
+    ) -> Result<InviteOption, SipError> {
         let mut headers = Vec::new();
         if timers.expires_s > 0 {
             let interval_s = timers.expires_s.max(timers.min_s);
             headers.extend(request_headers(interval_s, timers.min_s, None));
         }
-        headers.extend(call.subject.as_deref().map(subject));
-        let option = InviteOption {
-            caller: caller.clone(),
-            callee: callee.clone(),
-            contact: contact.clone(),
-            call_id: Some(call_id.clone()),
-            offer: Some(offer.clone().into_bytes()),
-            credential: credential.clone(),
+        headers.extend(self.call.subject.as_deref().map(subject));
+        let known = self.credential.as_ref();
+        let user = known.map_or(USER, |known| known.username.as_str());
+        let contact = self
+            .core
+            .contact(user, server.addr.ip(), Transport::of(server.transport))?;
+        let mut caller = contact.clone();
+        caller.params.clear();
+        let named = matches!(self.callee.host_with_port.host, Host::Domain(_));
+        Ok(InviteOption {
+            caller,
+            callee: self.callee.clone(),
+            contact,
+            destination: named.then(|| SipAddr {
+                r#type: Some(server.transport),
+                addr: server.addr.into(),
+            }),
+            call_id: Some(call_id.to_string()),
+            offer: Some(offer.as_bytes().to_vec()),
+            credential: self.credential.clone(),
             headers: Some(headers),
             ..InviteOption::default()
-        };
-        let (state_tx, states) = core.layer.new_dialog_state_channel();
+        })
+    }
+
+    /// Sends the INVITE and waits for its final answer.
+    async fn dial(
+        &self,
+        option: InviteOption,
+        more: bool,
+    ) -> Result<(InviteDialog, EarlyStates, Response), Tried> {
+        let (state_tx, states) = self.core.layer.new_dialog_state_channel();
         let mut early = EarlyStates::new(states);
-        let invited = tokio::select! {
-            invited = core.layer.do_invite(option, state_tx) => invited,
-            never = early.watch(call.progress.as_ref()) => match never {},
-            () = tokio::time::sleep(call.ring) => {
-                return Err(SipError::Timeout { seconds: call.ring.as_secs() });
+        let invited = self.core.layer.do_invite(option, state_tx);
+        let first = tokio::time::sleep(FIRST_ANSWER);
+        let ring = tokio::time::sleep(self.call.ring);
+        tokio::pin!(invited, first, ring);
+        let mut impatient = more;
+        let answered = loop {
+            tokio::select! {
+                answered = &mut invited => break answered,
+                Some(state) = early.states.recv() => early.take(state, self.call.progress.as_ref()),
+                () = &mut first, if impatient => {
+                    if !early.heard {
+                        let seconds = FIRST_ANSWER.as_secs();
+                        return Err(Tried::Next(SipError::Timeout { seconds }));
+                    }
+                    impatient = false;
+                }
+                () = &mut ring => {
+                    let seconds = self.call.ring.as_secs();
+                    return Err(Tried::Final(SipError::Timeout { seconds }));
+                }
             }
         };
-        let (dialog, response) = invited?;
-        let response = response.ok_or(SipError::Gone)?;
-        match response.status_code.code() {
-            200..300 => break (dialog, early, response),
-            408 => return Err(SipError::Timeout { seconds: 32 }),
-            422 => {
-                // Once: a longer least than the last one is asked for.
-                let least_s = Said::read(&response).least_s().unwrap_or(0);
-                if least_s <= timers.min_s {
-                    return Err(refused(&response.status_code));
-                }
-                timers.min_s = least_s;
-            }
-            _ => return Err(refused(&response.status_code)),
-        }
-    };
-    // Dropping `_dialling` only now lets an early BYE find the dialog.
-    early.drain(call.progress.as_ref());
-    // The answer may have come with a provisional response (RFC 3262 §5); then the 200 needs none.
-    let body = early
-        .description
-        .as_ref()
-        .filter(|_| response.body.is_empty())
-        .unwrap_or(&response.body);
-    let agreed = Sdp::parse(body).and_then(|answer| local.accept(&answer, addr.ip()));
-    let terms = Terms::accept(&Said::read(&response));
-    let current = agreed.as_ref().ok().copied();
-    let session = Session::new(local, current, addr.ip(), offer, terms, &response);
-    let session = Arc::new(Mutex::new(session));
-    let pump = Pump {
-        core: core.clone(),
-        dialog,
-        states: early.states,
-        backlog: early.backlog,
-        session,
-        late: None,
-        offered: false,
-        news: None,
-        lease: Arc::new(lease),
-        _permit: permit,
-    };
-    let (control, events) = pump.spawn();
-    // On an unusable answer, dropping the handle hangs up.
-    let handle = DialogHandle::new(control);
-    Ok(Established {
-        socket,
-        media: agreed?,
-        events,
-        handle,
-    })
+        // What the network says before anybody answered is about this server.
+        let (dialog, response) = answered.map_err(|error| Tried::Next(error.into()))?;
+        let response = response.ok_or(Tried::Final(SipError::Gone))?;
+        Ok((dialog, early, response))
+    }
 }
 
 /// The dialog's states while nobody has answered.
@@ -198,6 +299,8 @@ struct EarlyStates {
     backlog: VecDeque<DialogState>,
     /// The last description that came with a provisional answer.
     description: Option<Vec<u8>>,
+    /// Somebody is there.
+    heard: bool,
 }
 
 impl EarlyStates {
@@ -206,15 +309,8 @@ impl EarlyStates {
             states,
             backlog: VecDeque::new(),
             description: None,
+            heard: false,
         }
-    }
-
-    /// Takes states as they come; for ever.
-    async fn watch(&mut self, progress: Option<&mpsc::Sender<TransferProgress>>) -> Infallible {
-        while let Some(state) = self.states.recv().await {
-            self.take(state, progress);
-        }
-        std::future::pending().await
     }
 
     /// Takes what is there.
@@ -239,6 +335,7 @@ impl EarlyStates {
                 return;
             }
         };
+        self.heard = true;
         if let Some(progress) = progress {
             // Who does not listen misses it.
             let _ = progress.try_send(news);

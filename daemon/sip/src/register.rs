@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::SipEvent;
 use crate::config::{Account, Transport};
-use crate::core::{Core, lock, resolve};
+use crate::core::{Core, lock};
 use crate::error::SipError;
+use crate::locate::Server;
 
 /// Longest time between refreshes, however long the registrar grants.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -193,22 +194,39 @@ impl Task {
         }
     }
 
+    /// Tries the registrar's servers in their order until one answers.
     async fn attempt(&mut self) -> Result<Outcome, SipError> {
-        let addrs = resolve(&self.server).await?;
-        let Some(first) = addrs.first().copied() else {
-            return Ok(Outcome::Failed {
-                reason: "the registrar's name has no address".to_string(),
-                retry_after: None,
-            });
+        let servers = self.core.locator.servers(&self.server).await?;
+        let addresses = servers.iter().map(|server| server.addr.ip().to_canonical());
+        self.core
+            .gate
+            .set_registrar(&self.account.name, addresses.collect());
+        let mut outcome = Outcome::Failed {
+            reason: "the registrar's name has no address".to_string(),
+            retry_after: None,
         };
-        self.core.gate.set_registrar(
-            &self.account.name,
-            addrs.iter().map(|addr| addr.ip().to_canonical()).collect(),
-        );
+        for server in servers {
+            // The library asks the same locator, and is told the first that is not down: this one.
+            outcome = self.attempt_at(server).await?;
+            match outcome {
+                // Not the 423, which is answered at once.
+                Outcome::Failed { retry_after, .. } if retry_after.is_none_or(|wait| wait >= MIN_BACKOFF) => {
+                    self.core.locator.failed(server.addr);
+                }
+                _ => {
+                    self.core.locator.works(server.addr);
+                    break;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn attempt_at(&mut self, server: Server) -> Result<Outcome, SipError> {
         if self.registration.contact.is_none() {
             let uri = self
                 .core
-                .contact(&self.account.username, first.ip(), self.transport())?;
+                .contact(&self.account.username, server.addr.ip(), self.transport())?;
             self.registration.contact = Some(typed::Contact {
                 display_name: None,
                 uri,
@@ -218,14 +236,19 @@ impl Task {
         let register = self
             .registration
             .register(self.server.clone(), Some(self.expires_s));
-        let Ok(response) = tokio::time::timeout(PATIENCE, register).await else {
-            let reason = format!("no answer from {first} within {} s", PATIENCE.as_secs());
-            return Ok(Outcome::Failed {
-                reason,
-                retry_after: None,
-            });
+        let failed = |reason| Outcome::Failed {
+            reason,
+            retry_after: None,
         };
-        Ok(self.judge(&response?))
+        match tokio::time::timeout(PATIENCE, register).await {
+            Ok(Ok(response)) => Ok(self.judge(&response)),
+            Ok(Err(error)) => Ok(failed(SipError::from(error).to_string())),
+            Err(_) => Ok(failed(format!(
+                "no answer from {} within {} s",
+                server.addr,
+                PATIENCE.as_secs()
+            ))),
+        }
     }
 
     fn judge(&mut self, response: &Response) -> Outcome {
