@@ -13,6 +13,7 @@ use attendant_models::catalog::Profile;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+use crate::fallback::Fallback;
 use crate::transfer::{KeySection, TransferSection};
 
 /// The commented default, as `attendant config default` prints it.
@@ -71,6 +72,8 @@ pub struct Config {
     pub transfer: TransferSection,
     /// What single keys do.
     pub keys: Vec<KeySection>,
+    /// What callers get when the box cannot serve.
+    pub fallback: Fallback,
     /// Turn-taking.
     pub turn: TurnConfig,
     /// What is done to the callers' sound.
@@ -174,7 +177,7 @@ fn default_expires() -> u32 {
 pub struct PeerSection {
     /// For people.
     pub name: String,
-    /// Address or network.
+    /// Address, network or host name.
     pub address: String,
 }
 
@@ -270,6 +273,9 @@ impl Config {
         }
         if let Err(message) = self.transfer.check(&self.keys) {
             return bad("transfer", message);
+        }
+        if let Err(message) = self.fallback.check() {
+            return bad("fallback", message);
         }
         let (first, last) = self.sip.rtp_ports;
         if first < 1024 || first % 2 == 1 || last <= first {
@@ -426,6 +432,8 @@ mod tests {
                 "[[keys]]\ndigit='1'\naction='transfer'\ntarget='office'",
                 vec!["key '1'", "no [[transfer.target]]"],
             ),
+            ("[fallback]\naction = 'redirect'", vec!["[fallback]", "needs a uri"]),
+            ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
         ] {

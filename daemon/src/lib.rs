@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod fallback;
 pub mod logging;
 pub mod notify;
 pub mod phrases;

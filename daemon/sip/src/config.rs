@@ -31,6 +31,9 @@ pub struct SipConfig {
     pub user_agent: String,
     /// Calls at once, both directions; the next caller hears busy (486).
     pub max_calls: usize,
+    /// Calls at which a probe (OPTIONS) hears busy; `None`: at `max_calls`. Fewer where whoever answers keeps dialogs in
+    /// reserve, for consultations and for refusals of its own.
+    pub lines: Option<usize>,
     /// Session timers to ask for and to accept.
     pub timers: SessionTimers,
     /// T1 of RFC 3261 §17.1.1.1: the round trip that retransmissions start from.
@@ -51,6 +54,7 @@ impl Default for SipConfig {
             named_peers: Vec::new(),
             user_agent: "Attendant".to_string(),
             max_calls: 8,
+            lines: None,
             timers: SessionTimers::default(),
             t1: Duration::from_millis(500),
             names: None,

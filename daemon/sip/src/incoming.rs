@@ -364,7 +364,7 @@ async fn handle_new(
     match tx.original.method {
         Method::Invite => handle_invite(core, tx, events).await,
         // What an INVITE would hear now (RFC 3261 §11.2): a dispatcher that probes sees a full appliance.
-        Method::Options if core.calls.active() >= core.config.max_calls => {
+        Method::Options if core.calls.active() >= core.config.lines.unwrap_or(core.config.max_calls) => {
             answer(tx, StatusCode::BusyHere, Vec::new()).await
         }
         Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,

@@ -112,7 +112,9 @@ async fn options_is_answered_with_what_we_can_do() {
 async fn a_probe_sees_that_all_lines_are_taken() {
     let limits = SipConfig {
         peers: vec![peer("127.0.0.0/8")],
-        max_calls: 1,
+        // One line; the rest is kept in reserve.
+        max_calls: 3,
+        lines: Some(1),
         ..config("127.0.0.85", true)
     };
     let mut line = Line::start(limits).await;

@@ -157,8 +157,21 @@ impl Drop for Aborting {
     }
 }
 
-/// Counts the call as active as long as it lives.
-struct Active(Arc<AtomicUsize>);
+/// Counts a call as active as long as it lives.
+pub struct Active(Arc<AtomicUsize>);
+
+impl House {
+    /// A line for one more call, if one is free.
+    #[must_use]
+    pub fn admit(&self) -> Option<Active> {
+        let most = self.config.max_calls();
+        let more = |active: usize| (active < most).then_some(active + 1);
+        self.active
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(Active(self.active.clone()))
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -201,10 +214,9 @@ pub struct Call {
 impl Call {
     /// A call just answered on `leg`, recorded as `session`.
     #[must_use]
-    pub fn new(id: u64, house: House, leg: Leg, session: SessionKey) -> Self {
+    pub fn new(id: u64, house: House, line: Active, leg: Leg, session: SessionKey) -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (listed, requests) = house.switchboard.list(id);
-        house.active.fetch_add(1, Ordering::Relaxed);
         let mut machine = TurnMachine::new(house.config.turn.clone(), Instant::now());
         if house.config.debug.traces.is_some() {
             machine.keep_trace();
@@ -230,7 +242,7 @@ impl Call {
             requests,
             _listed: listed,
             outcome: None,
-            _active: Active(house.active.clone()),
+            _active: line,
             house,
         }
     }
