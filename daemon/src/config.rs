@@ -110,6 +110,12 @@ pub struct SipSection {
     pub udp: Option<SocketAddr>,
     /// TCP socket to listen on.
     pub tcp: Option<SocketAddr>,
+    /// TLS socket to listen on; needs `tls_cert` and `tls_key`.
+    pub tls: Option<SocketAddr>,
+    /// Certificate chain of the TLS socket, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
     /// Address told to peers for audio.
     pub media_ip: Option<IpAddr>,
     /// First and last even port for audio.
@@ -126,6 +132,9 @@ impl Default for SipSection {
         Self {
             udp: Some(any),
             tcp: Some(any),
+            tls: None,
+            tls_cert: None,
+            tls_key: None,
             media_ip: None,
             rtp_ports: (16_384, 16_583),
             account: vec![],
@@ -159,6 +168,35 @@ pub struct AccountSection {
     /// Registration interval [s].
     #[serde(default = "default_expires")]
     pub expires_s: u32,
+    /// Where the registrar names none.
+    #[serde(default)]
+    pub transport: SipTransport,
+    /// Authorities that may have signed the registrar's certificate, PEM; `None`: the system's.
+    #[serde(default)]
+    pub tls_ca: Option<PathBuf>,
+    /// SHA-256 of the registrar's certificate; nothing else is then looked at.
+    #[serde(default)]
+    pub tls_fingerprint: Option<String>,
+    /// Whether the certificate is looked at.
+    #[serde(default = "yes")]
+    pub tls_verify: bool,
+}
+
+/// Transport of signalling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SipTransport {
+    /// Over UDP.
+    #[default]
+    Udp,
+    /// Over TCP.
+    Tcp,
+    /// Over TLS.
+    Tls,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl std::fmt::Debug for AccountSection {
@@ -286,8 +324,15 @@ impl Config {
                 ),
             );
         }
-        if self.sip.udp.is_none() && self.sip.tcp.is_none() {
-            return bad("sip", "neither udp nor tcp is set: no call could arrive".into());
+        let sip = &self.sip;
+        if sip.udp.is_none() && sip.tcp.is_none() && sip.tls.is_none() {
+            return bad(
+                "sip",
+                "neither udp nor tcp nor tls is set: no call could arrive".into(),
+            );
+        }
+        if sip.tls.is_some() && (sip.tls_cert.is_none() || sip.tls_key.is_none()) {
+            return bad("sip", "tls needs tls_cert and tls_key: files in PEM form".into());
         }
         if self.limits.calls.is_some_and(|n| n == 0 || n > 64) {
             return bad("limits", "calls must be 1 to 64".into());
@@ -424,6 +469,7 @@ mod tests {
                 vec!["password_file"],
             ),
             ("[limits]\ncalls = 0", vec!["1 to 64"]),
+            ("[sip]\ntls = '0.0.0.0:5061'", vec!["tls_cert", "tls_key"]),
             (
                 "[[transfer.target]]\nname='office'\nuri='200'",
                 vec!["[transfer]", "office", "sip:"],
@@ -432,7 +478,10 @@ mod tests {
                 "[[keys]]\ndigit='1'\naction='transfer'\ntarget='office'",
                 vec!["key '1'", "no [[transfer.target]]"],
             ),
-            ("[fallback]\naction = 'redirect'", vec!["[fallback]", "needs a uri"]),
+            (
+                "[fallback]\naction = 'redirect'",
+                vec!["[fallback]", "needs a uri"],
+            ),
             ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),

@@ -39,7 +39,7 @@ use crate::{
     admin,
     call::{Call, House},
     clock,
-    config::{self, Config},
+    config::{self, Config, SipTransport},
     fallback::Cause,
     notify,
     phrases::PhraseBook,
@@ -530,9 +530,11 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
             Err(error) => return Err(ServeError::Peer { name, error }),
         }
     }
+    let tls = sip.tls.zip(sip.tls_cert.clone()).zip(sip.tls_key.clone());
     Ok(attendant_sip::SipConfig {
         udp: sip.udp,
         tcp: sip.tcp,
+        tls: tls.map(|((addr, cert), key)| attendant_sip::TlsListener { addr, cert, key }),
         media_ip: sip.media_ip,
         rtp_ports: sip.rtp_ports,
         accounts: sip
@@ -546,10 +548,15 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
                 auth_user: a.auth_user.clone(),
                 realm: a.realm.clone(),
                 expires_s: a.expires_s,
-                transport: if a.registrar.contains("transport=tcp") {
-                    attendant_sip::Transport::Tcp
-                } else {
-                    attendant_sip::Transport::Udp
+                transport: match a.transport {
+                    SipTransport::Udp => attendant_sip::Transport::Udp,
+                    SipTransport::Tcp => attendant_sip::Transport::Tcp,
+                    SipTransport::Tls => attendant_sip::Transport::Tls,
+                },
+                trust: attendant_sip::TlsTrust {
+                    ca: a.tls_ca.clone(),
+                    fingerprint: a.tls_fingerprint.clone(),
+                    verify: a.tls_verify,
                 },
             })
             .collect(),

@@ -86,6 +86,7 @@ fn account_from_env() -> Vec<Account> {
         realm: None,
         expires_s: 300,
         transport: Transport::Udp,
+        trust: attendant_sip::TlsTrust::default(),
     }]
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct SipConfig {
     pub udp: Option<SocketAddr>,
     /// TCP address to listen on; port 0 takes any free port.
     pub tcp: Option<SocketAddr>,
+    /// TLS address to listen on, and who we are there.
+    pub tls: Option<TlsListener>,
     /// Address written into SDP and Contact; `None`: the local address of the route to each peer.
     pub media_ip: Option<IpAddr>,
     /// First and last UDP port for RTP; the even ones are used.
@@ -47,6 +50,7 @@ impl Default for SipConfig {
         SipConfig {
             udp: None,
             tcp: None,
+            tls: None,
             media_ip: None,
             rtp_ports: (16_384, 17_383),
             accounts: Vec::new(),
@@ -81,6 +85,30 @@ pub struct Account {
     pub expires_s: u32,
     /// Used when `registrar` names no transport.
     pub transport: Transport,
+    /// How a TLS registrar's certificate is judged.
+    pub trust: TlsTrust,
+}
+
+/// A TLS listener. Strangers are hung up on before any handshake.
+#[derive(Debug, Clone)]
+pub struct TlsListener {
+    /// Address; port 0 takes any free port.
+    pub addr: SocketAddr,
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// How a server's certificate is judged: by its fingerprint, if that is given; else by an authority.
+#[derive(Debug, Clone)]
+pub struct TlsTrust {
+    /// Authorities, PEM; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// SHA-256 of the very certificate; nothing else is then looked at.
+    pub fingerprint: Option<String>,
+    /// `false` trusts anybody: encrypted, but with whom?
+    pub verify: bool,
 }
 
 impl fmt::Debug for Account {
@@ -100,6 +128,8 @@ pub enum Transport {
     Udp,
     /// RFC 3261 over TCP.
     Tcp,
+    /// RFC 3261 over TLS.
+    Tls,
 }
 
 impl Transport {
@@ -107,6 +137,7 @@ impl Transport {
     pub(crate) fn of(transport: rsipstack::sip::Transport) -> Transport {
         match transport {
             rsipstack::sip::Transport::Tcp => Transport::Tcp,
+            rsipstack::sip::Transport::Tls => Transport::Tls,
             _ => Transport::Udp,
         }
     }

@@ -7,16 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog_layer::DialogLayer;
+use rsipstack::platform::CancellationToken;
 use rsipstack::sip::{self, Uri};
 use rsipstack::transaction::endpoint::EndpointInnerRef;
 
 use crate::call::Control;
-use crate::config::{SipConfig, Transport};
+use crate::config::{Account, SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
 use crate::inspector::{Early, Extras, Proxied, Realms};
 use crate::locate::Locator;
+use crate::merging::Merging;
 use crate::ports::PortPool;
+use crate::register;
+use crate::tls::Links;
 
 pub(crate) struct Core {
     pub config: SipConfig,
@@ -32,7 +36,12 @@ pub(crate) struct Core {
     /// Bound addresses.
     pub udp: Option<SocketAddr>,
     pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+    pub links: Links,
+    /// Ends everything.
+    pub cancel: CancellationToken,
     pub calls: Calls,
+    pub merging: Merging,
     /// Call-IDs of outgoing INVITEs under way: a BYE may overtake the library's own bookkeeping.
     pub dialling: Mutex<HashSet<String>>,
 }
@@ -90,12 +99,20 @@ impl Calls {
 }
 
 impl Core {
+    /// The account at the host of `uri`, if there is one.
+    pub fn account_at(&self, uri: &Uri) -> Option<&Account> {
+        let host = &uri.host_with_port.host;
+        self.config.accounts.iter().find(|account| {
+            register::parse_registrar(account).is_ok_and(|server| server.host_with_port.host == *host)
+        })
+    }
+
     /// Our address on the way to `remote`.
     ///
     /// # Errors
     /// [`SipError::Io`] when there is no route.
     pub fn local_ip(&self, remote: IpAddr) -> Result<IpAddr, SipError> {
-        let bound = self.udp.or(self.tcp).map(|addr| addr.ip());
+        let bound = self.udp.or(self.tcp).or(self.tls).map(|addr| addr.ip());
         if let Some(ip) = bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == remote.is_ipv4()) {
             return Ok(ip);
         }
@@ -126,8 +143,9 @@ impl Core {
     /// [`SipError::Io`] when there is no route.
     pub fn contact(&self, user: &str, remote: IpAddr, transport: Transport) -> Result<Uri, SipError> {
         let bound = match transport {
-            Transport::Udp => self.udp.or(self.tcp),
-            Transport::Tcp => self.tcp.or(self.udp),
+            Transport::Udp => self.udp.or(self.tcp).or(self.tls),
+            Transport::Tcp => self.tcp.or(self.udp).or(self.tls),
+            Transport::Tls => self.tls.or(self.tcp).or(self.udp),
         };
         let addr = SocketAddr::new(
             self.advertised_ip(remote)?,
@@ -136,6 +154,7 @@ impl Core {
         let params = match transport {
             Transport::Udp => Vec::new(),
             Transport::Tcp => vec![sip::Param::Transport(sip::Transport::Tcp)],
+            Transport::Tls => vec![sip::Param::Transport(sip::Transport::Tls)],
         };
         let auth = sip::Auth {
             user: user.to_string(),

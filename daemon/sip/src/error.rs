@@ -18,8 +18,8 @@ pub enum SipError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The configuration names neither a UDP nor a TCP address.
-    #[error("no address to listen on: set a UDP or a TCP address")]
+    /// The configuration names no address.
+    #[error("no address to listen on: set a UDP, TCP or TLS address")]
     NoListener,
     /// The configuration is wrong: nothing to retry.
     #[error("\"{text}\" is not {expected}")]
@@ -34,6 +34,14 @@ pub enum SipError {
     Unresolved {
         /// The host name.
         name: String,
+    },
+    /// A handshake or one of its files: the technician has to act, and is told how.
+    #[error("TLS with {peer}: {hint}")]
+    Tls {
+        /// The far end, or the file.
+        peer: String,
+        /// What it means and what to do.
+        hint: String,
     },
     /// All RTP ports are taken: refuse with 503 or widen the range.
     #[error("no free RTP port on {ip} in {first}-{last}")]

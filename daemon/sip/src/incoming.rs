@@ -26,6 +26,7 @@ use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
 use crate::info;
 use crate::media::{LocalMedia, MediaOffer, Negotiated};
+use crate::merging::Only;
 use crate::redact::Redacted;
 use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
@@ -380,6 +381,9 @@ async fn handle_invite(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
+    let Some(only) = core.merging.enter(&tx.original) else {
+        return answer(tx, StatusCode::LoopDetected, Vec::new()).await;
+    };
     let replaced = match Replaces::read(&tx.original) {
         Ok(None) => None,
         Ok(Some(replaces)) => match replaces.find(core) {
@@ -406,7 +410,7 @@ async fn handle_invite(
         return answer(tx, StatusCode::BusyHere, Vec::new()).await;
     };
     if let Some(old) = replaced {
-        return take_over(core, tx, offer, terms, permit, &old).await;
+        return take_over(core, (tx, only), offer, terms, permit, &old).await;
     }
     let prepared = match prepare(core, &tx, offer, terms, permit) {
         Ok(prepared) => prepared,
@@ -421,7 +425,7 @@ async fn handle_invite(
         }
     };
     let (call, dialog) = prepared;
-    run_invite(dialog, tx);
+    run_invite(dialog, tx, only);
     match events.try_send(SipEvent::Incoming(call)) {
         Ok(()) => Ok(()),
         Err(mpsc::error::TrySendError::Full(SipEvent::Incoming(call))) => {
@@ -522,7 +526,7 @@ fn prepare(
 /// Answers an INVITE that takes the place of `old`'s far end: the same call, the same audio, another dialog.
 async fn take_over(
     core: &Arc<Core>,
-    tx: Transaction,
+    (tx, only): (Transaction, Only),
     offer: Option<Sdp>,
     terms: Option<Terms>,
     permit: CallPermit,
@@ -559,13 +563,13 @@ async fn take_over(
     };
     pump.take_over(old, events);
     tracing::info!("a call was taken over by another party (Replaces)");
-    run_invite(dialog.clone(), tx);
+    run_invite(dialog.clone(), tx, only);
     let mut headers = sdp_headers();
     headers.extend(terms.iter().flat_map(Terms::response_headers));
-    dialog.accept(Some(headers), Some(described.into_bytes()))?;
+    let accepted = dialog.accept(Some(headers), Some(described.into_bytes()));
     let old = old.dialog.clone();
     tokio::spawn(async move { old.bye().await });
-    Ok(())
+    Ok(accepted?)
 }
 
 /// The library's dialog for an INVITE.
@@ -582,9 +586,10 @@ fn open_dialog(core: &Core, tx: &Transaction) -> Result<(InviteDialog, DialogSta
     Ok((dialog, states))
 }
 
-/// Lets the library drive the INVITE's transaction.
-fn run_invite(mut dialog: InviteDialog, mut tx: Transaction) {
+/// Lets the library drive the INVITE's transaction; until its end, the same INVITE by another way is refused.
+fn run_invite(mut dialog: InviteDialog, mut tx: Transaction, only: Only) {
     tokio::spawn(async move {
+        let _only = only;
         if let Err(error) = dialog.handle(&mut tx).await {
             tracing::debug!(%error, "INVITE transaction ended");
         }
@@ -633,11 +638,10 @@ fn source_of(tx: &Transaction) -> Result<SocketAddr, SipError> {
 }
 
 fn transport_of(tx: &Transaction) -> Transport {
-    let tcp = tx
-        .connection
+    tx.connection
         .as_ref()
-        .is_some_and(|c| c.get_addr().r#type == Some(rsipstack::sip::Transport::Tcp));
-    if tcp { Transport::Tcp } else { Transport::Udp }
+        .and_then(|c| c.get_addr().r#type)
+        .map_or(Transport::Udp, Transport::of)
 }
 
 /// A proxy stays in the path, and the caller's Contact names no transport of its own.

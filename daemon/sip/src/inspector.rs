@@ -210,6 +210,7 @@ fn without_transport(value: &str) -> String {
     value
         .replacen(";transport=TCP", "", 1)
         .replacen(";transport=UDP", "", 1)
+        .replacen(";transport=TLS", "", 1)
 }
 
 fn www_authenticate(header: &Header) -> Option<&str> {

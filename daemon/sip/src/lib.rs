@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            gate (who may speak)      library (transactions, dialogs)      here
-//! UDP, TCP ────> wire, gate ─────────────> rsipstack ─────────> incoming ──> SipEvent::Incoming ─> answer ─> Established
+//! UDP TCP TLS ─> wire, gate ─────────────> rsipstack ─────────> incoming ──> SipEvent::Incoming ─> answer ─> Established
 //!                                             ^                 call (a task per dialog) ─────────> DialogEvent
 //!                                             '──────────────── register (a task per account) ────> SipEvent::Registration
 //! ```
@@ -10,7 +10,7 @@
 //! | Task | Number | Ends |
 //! |---|---|---|
 //! | library endpoint, UDP reader | 1 | shutdown |
-//! | TCP acceptor, reader and writer of a connection | 1, ≤ 64 each | shutdown, idle, error |
+//! | TCP and TLS acceptor, reader and writer of a connection | 1 each, ≤ 64 each | shutdown, idle, error |
 //! | incoming | 1, and one per request | shutdown, answer sent |
 //! | call | 1 per dialog, ≤ `max_calls` | end of the dialog |
 //! | register | 1 per account | shutdown, refusal |
@@ -33,6 +33,7 @@ mod info;
 mod inspector;
 mod locate;
 mod media;
+mod merging;
 #[cfg(test)]
 #[path = "../tests/common/mutate.rs"]
 mod mutate;
@@ -45,6 +46,7 @@ mod reliable;
 pub mod sdp;
 mod tcp;
 mod timer;
+mod tls;
 mod transfer;
 mod udp;
 mod wire;
@@ -56,6 +58,8 @@ use std::time::Duration;
 use rsipstack::EndpointBuilder;
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::platform::CancellationToken;
+use rsipstack::sip;
+use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::transaction::CallIdFormat;
 use rsipstack::transaction::endpoint::EndpointOption;
 use rsipstack::transport::TransportLayer;
@@ -65,7 +69,7 @@ use tokio::task::JoinHandle;
 
 pub use attendant_media::codec::Codec;
 pub use call::{DialogEvent, DialogHandle, Established};
-pub use config::{Account, Cidr, NamedPeer, Peer, SipConfig, Transport};
+pub use config::{Account, Cidr, NamedPeer, Peer, SipConfig, TlsListener, TlsTrust, Transport};
 pub use error::SipError;
 pub use gate::GateCounters;
 pub use incoming::{Caller, IncomingCall, Refusal};
@@ -129,11 +133,13 @@ impl std::fmt::Debug for Sip {
 /// # Errors
 /// [`SipError::Bind`], [`SipError::NoListener`] or [`SipError::BadAddress`]; each says what to do.
 pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>), SipError> {
-    if config.udp.is_none() && config.tcp.is_none() {
+    if config.udp.is_none() && config.tcp.is_none() && config.tls.is_none() {
         return Err(SipError::NoListener);
     }
     for account in &config.accounts {
-        register::parse_registrar(account)?;
+        if register::parse_registrar(account)?.transport() == Some(&sip::Transport::Tls) {
+            tls::check_trust(&account.trust)?;
+        }
     }
     for peer in &config.named_peers {
         let uri = rsipstack::sip::Uri::try_from(format!("sip:{}", peer.host).as_str());
@@ -149,8 +155,7 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
     let gate = Arc::new(Gate::new(config.peers.iter().map(|peer| peer.net).collect()));
     let cancel = CancellationToken::new();
     let locator = Locator::new(config.names.clone());
-    let transport =
-        TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(locator.clone()));
+    let transport = TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(locator.clone()));
     let mut udp_addr = None;
     if let Some(addr) = config.udp {
         let socket = udp::bind(addr).await?;
@@ -159,14 +164,22 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         let connection = UdpConnection::from_socket(socket, None, Some(cancel.child_token())).await?;
         transport.add_transport(connection.into());
     }
-    let mut listener = None;
-    let mut tcp_addr = None;
+    let mut listeners = Vec::new();
+    let (mut tcp_addr, mut tls_addr) = (None, None);
     if let Some(addr) = config.tcp {
-        let bound = tcp::bind(addr).await?;
+        let bound = tcp::bind(addr, "tcp").await?;
         let addr = bound.local_addr()?;
         tcp_addr = Some(addr);
-        transport.add_transport(tcp::address_only(addr).await?);
-        listener = Some(bound);
+        transport.add_transport(tcp::address_only(addr, sip::Transport::Tcp).await?);
+        listeners.push((bound, None));
+    }
+    if let Some(tls) = &config.tls {
+        let acceptor = tls::acceptor(tls)?;
+        let bound = tcp::bind(tls.addr, "tls").await?;
+        let addr = bound.local_addr()?;
+        tls_addr = Some(addr);
+        transport.add_transport(tcp::address_only(addr, sip::Transport::Tls).await?);
+        listeners.push((bound, Some(acceptor)));
     }
 
     let inspector = Inspector::default();
@@ -202,14 +215,24 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         early,
         udp: udp_addr,
         tcp: tcp_addr,
+        tls: tls_addr,
+        links: tls::Links::default(),
+        cancel: cancel.clone(),
         calls: Calls::default(),
+        merging: merging::Merging::default(),
         dialling: Mutex::default(),
         config,
     });
     let (events_tx, events) = mpsc::channel(EVENTS);
     tokio::spawn(async move { endpoint.serve().await });
-    if let Some(listener) = listener {
-        tokio::spawn(tcp::run(listener, inner, gate, cancel.clone()));
+    for (listener, acceptor) in listeners {
+        tokio::spawn(tcp::run(
+            listener,
+            acceptor,
+            inner.clone(),
+            gate.clone(),
+            cancel.clone(),
+        ));
     }
     let task = incoming::run(core.clone(), transactions, events_tx.clone());
     let token = cancel.clone();
@@ -272,7 +295,8 @@ impl Sip {
     pub fn local_addrs(&self) -> Vec<(Transport, SocketAddr)> {
         let udp = self.core.udp.map(|addr| (Transport::Udp, addr));
         let tcp = self.core.tcp.map(|addr| (Transport::Tcp, addr));
-        udp.into_iter().chain(tcp).collect()
+        let tls = self.core.tls.map(|addr| (Transport::Tls, addr));
+        udp.into_iter().chain(tcp).chain(tls).collect()
     }
 
     /// Calls under way, from the INVITE to the end.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rsipstack::dialog::authenticate::Credential;
 use rsipstack::dialog::dialog::{DialogState, DialogStateReceiver};
 use rsipstack::dialog::invitation::InviteOption;
-use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::dialog::invite_dialog::InviteDialog;
+use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{self, Header, Host, Response, Uri};
 use rsipstack::transport::SipAddr;
 use tokio::sync::mpsc;
@@ -21,9 +21,9 @@ use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
 use crate::locate::Server;
 use crate::media::LocalMedia;
-use crate::register;
 use crate::sdp::{Direction, Sdp};
 use crate::timer::{Said, SessionTimers, Terms, request_headers};
+use crate::tls;
 use crate::transfer::TransferProgress;
 
 /// How long a call may ring before it is cancelled.
@@ -48,7 +48,7 @@ impl Drop for Dialling<'_> {
 /// A call to place.
 #[derive(Clone)]
 pub struct Outgoing {
-    /// `sip:user@host[:port][;transport=tcp]`.
+    /// `sip:user@host[:port][;transport=tcp]` or `tls`.
     pub target: String,
     /// User name and password for challenges; `None`: those of the account at the target's host, if there is one.
     pub credentials: Option<(String, String)>,
@@ -153,6 +153,10 @@ impl Attempt<'_> {
     async fn run(&mut self, server: Server, more: bool) -> Result<Established, Tried> {
         let (core, call) = (self.core, self.call);
         let ip = server.addr.ip();
+        let trust = tls::trust_for(core, &self.callee);
+        tls::ensure(core, server, &self.callee, &trust)
+            .await
+            .map_err(Tried::Next)?;
         let (socket, lease) = core.ports.bind(core.local_ip(ip)?)?;
         let mut local = LocalMedia {
             ip: core.advertised_ip(ip)?,
@@ -352,10 +356,7 @@ fn credential(core: &Core, call: &Outgoing, callee: &Uri) -> Option<Credential> 
             ..Credential::default()
         });
     }
-    let host = &callee.host_with_port.host;
-    let account = core.config.accounts.iter().find(|account| {
-        register::parse_registrar(account).is_ok_and(|server| server.host_with_port.host == *host)
-    })?;
+    let account = core.account_at(callee)?;
     Some(Credential {
         username: account.username.clone(),
         password: account.password.clone(),
@@ -409,7 +410,7 @@ pub(crate) fn parse_target(target: &str) -> Result<Uri, SipError> {
     }
     let uri = Uri::try_from(with_scheme.as_str()).map_err(|_| bad())?;
     match uri.transport() {
-        None | Some(sip::Transport::Udp | sip::Transport::Tcp) => Ok(uri),
+        None | Some(sip::Transport::Udp | sip::Transport::Tcp | sip::Transport::Tls) => Ok(uri),
         Some(_) => Err(bad()),
     }
 }
@@ -425,6 +426,7 @@ mod tests {
             "sip:127.0.0.1:5060",
             "100@pbx.example",
             "sip:1@h:5060;transport=tcp",
+            "sip:1@h;transport=tls",
         ] {
             assert!(parse_target(good).is_ok(), "{good}");
         }
@@ -433,7 +435,7 @@ mod tests {
             "sip:",
             "sips:1@h",
             "sip:a b@h",
-            "sip:1@h;transport=tls",
+            "sip:1@h;transport=ws",
             "sip:1@h:99999",
         ] {
             assert!(parse_target(bad).is_err(), "{bad}");

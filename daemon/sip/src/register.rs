@@ -23,6 +23,7 @@ use crate::config::{Account, Transport};
 use crate::core::{Core, lock};
 use crate::error::SipError;
 use crate::locate::Server;
+use crate::tls;
 
 /// Longest time between refreshes, however long the registrar grants.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -233,6 +234,12 @@ impl Task {
                 params: Vec::new(),
             });
         }
+        if let Err(error) = tls::ensure(&self.core, server, &self.server, &self.account.trust).await {
+            return Ok(Outcome::Failed {
+                reason: error.to_string(),
+                retry_after: None,
+            });
+        }
         let register = self
             .registration
             .register(self.server.clone(), Some(self.expires_s));
@@ -298,10 +305,9 @@ impl Task {
     }
 
     fn transport(&self) -> Transport {
-        match self.server.transport() {
-            Some(sip::Transport::Tcp) => Transport::Tcp,
-            _ => Transport::Udp,
-        }
+        self.server
+            .transport()
+            .map_or(Transport::Udp, |transport| Transport::of(*transport))
     }
 
     async fn tell(&self, state: RegistrationState) {
@@ -330,7 +336,7 @@ fn header_number<'a>(response: &'a Response, pick: impl Fn(&'a Header) -> Option
 pub(crate) fn parse_registrar(account: &Account) -> Result<Uri, SipError> {
     let bad = || SipError::BadAddress {
         text: account.registrar.clone(),
-        expected: "a registrar such as pbx.example, 192.0.2.1:5060 or pbx.example;transport=tcp",
+        expected: "a registrar such as pbx.example, 192.0.2.1:5060 or pbx.example;transport=tcp (or tls)",
     };
     let text = account.registrar.trim().trim_start_matches("sip:");
     if text.is_empty() || text.contains(char::is_whitespace) || text.contains('@') {
@@ -338,12 +344,16 @@ pub(crate) fn parse_registrar(account: &Account) -> Result<Uri, SipError> {
     }
     let mut uri = Uri::try_from(format!("sip:{text}").as_str()).map_err(|_| bad())?;
     match uri.transport() {
-        Some(sip::Transport::Udp | sip::Transport::Tcp) => {}
+        Some(sip::Transport::Udp | sip::Transport::Tcp | sip::Transport::Tls) => {}
         Some(_) => return Err(bad()),
-        None if account.transport == Transport::Tcp => {
-            uri.params.push(sip::Param::Transport(sip::Transport::Tcp))
+        None => {
+            let transport = match account.transport {
+                Transport::Udp => None,
+                Transport::Tcp => Some(sip::Transport::Tcp),
+                Transport::Tls => Some(sip::Transport::Tls),
+            };
+            uri.params.extend(transport.map(sip::Param::Transport));
         }
-        None => {}
     }
     Ok(uri)
 }

@@ -348,6 +348,23 @@ async fn retransmitted_invites_are_one_call() {
 }
 
 #[tokio::test]
+async fn an_invite_that_comes_by_two_ways_is_one_call() {
+    let mut line = Line::answering("127.0.0.91", "127.0.0.92").await;
+    let mut raw = Raw::new("127.0.0.92", line.addr(Transport::Udp), "forked").await;
+    let invite = raw.offer("INVITE", 1, SDP);
+    raw.send(&invite).await;
+    let call = line.incoming().await;
+    raw.send(invite.replace("branch=z9hG4bK", "branch=z9hG4bKother"))
+        .await;
+    assert_eq!(raw.answer().await.0, 482);
+    drop(call);
+    assert_eq!(raw.answer().await.0, 480);
+    line.idle().await;
+    // Once it is over, the same numbers are another call.
+    raw.send(raw.request("ACK", 1, "", "")).await;
+}
+
+#[tokio::test]
 async fn tcp_survives_fragments_pings_and_nonsense() {
     let mut line = Line::answering("127.0.0.71", "127.0.0.0/8").await;
     let target = line.addr(Transport::Tcp);

@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use attendant_sip::{
-    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, Transport, start,
+    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, TlsTrust,
+    Transport, start,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -73,6 +74,7 @@ impl Line {
         match transport {
             Transport::Udp => format!("sip:100@{addr}"),
             Transport::Tcp => format!("sip:100@{addr};transport=tcp"),
+            Transport::Tls => format!("sip:100@{addr};transport=tls"),
         }
     }
 
@@ -117,5 +119,6 @@ pub fn account(registrar: SocketAddr, password: &str) -> Account {
         realm: None,
         expires_s: 60,
         transport: Transport::Udp,
+        trust: TlsTrust::default(),
     }
 }
