@@ -20,6 +20,7 @@ pub mod g711;
 pub mod jitter;
 pub mod level;
 pub mod plc;
+pub mod progress;
 pub mod resample;
 pub mod rtp;
 pub mod telephone_event;

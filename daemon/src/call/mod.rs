@@ -31,7 +31,10 @@ use std::{
 };
 
 use attendant_dialog::History;
-use attendant_media::FRAME_SAMPLES;
+use attendant_media::{
+    FRAME_SAMPLES,
+    progress::{Fax, FaxDetector},
+};
 use attendant_models::client::{Engines, Priority, TranscribeRequest};
 use attendant_models::protocol::{ChatMessage, Role};
 use attendant_rt::{Leg, Rt};
@@ -201,6 +204,9 @@ pub struct Call {
     /// Where the latest partial transcript ended [frame].
     partial_to: u64,
     held: bool,
+    /// Since when sound is expected: not while we are on hold, or the caller is being put through.
+    listening_since: Instant,
+    fax: FaxDetector,
     /// The caller's dialog.
     dialog: Option<DialogHandle>,
     /// The caller is being put through.
@@ -237,6 +243,8 @@ impl Call {
             partial: None,
             partial_to: 0,
             held: false,
+            listening_since: Instant::now(),
+            fax: FaxDetector::default(),
             dialog: None,
             handoff: None,
             requests,
@@ -315,6 +323,9 @@ impl Call {
             self.ears.push(&frame);
             self.machine
                 .handle_frame(if waits { NO_VOICE } else { voice }, now);
+            if self.fax.push(&frame) == Some(Fax::Calling) {
+                self.on_fax();
+            }
             if let Some(digit) = rx.digit {
                 self.on_digit(digit);
             }
@@ -329,8 +340,12 @@ impl Call {
             .handle_playout(waits || self.mouth.playing(played), now);
         self.tell_ringing(now);
         self.machine.handle_timeout(now);
+        if self.held || waits {
+            self.listening_since = now;
+        }
         let age = self.leg.control.stats().last_rx_age_ms;
-        if !self.held && age > MEDIA_TIMEOUT_MS {
+        let listened = now.saturating_duration_since(self.listening_since);
+        if age > MEDIA_TIMEOUT_MS && listened > Duration::from_millis(MEDIA_TIMEOUT_MS) {
             self.outcome = Some((Outcome::Terminated, "no audio from the other end for 30 s"));
         }
     }
@@ -367,7 +382,11 @@ impl Call {
             Some(DialogEvent::Replaced) => self.recorder.event(EventKind::Replaced, None),
             // A PBX may take the caller along without a word.
             Some(DialogEvent::Bye) | None if self.handoff.is_some() => {
-                self.outcome = Some((Outcome::Completed, "call ended while being put through"));
+                if self.handoff.as_mut().is_some_and(Handoff::has_succeeded) {
+                    self.on_report(Report::Answered);
+                } else {
+                    self.outcome = Some((Outcome::Completed, "call ended while being put through"));
+                }
             }
             Some(DialogEvent::Bye) | None => self.outcome = Some((Outcome::Completed, "caller hung up")),
             Some(DialogEvent::Failed(_)) => {
@@ -380,6 +399,18 @@ impl Call {
         self.recorder.event(EventKind::Dtmf, None);
         if self.handoff.is_none() {
             self.machine.handle_digit(digit, Instant::now());
+        }
+    }
+
+    /// A fax machine calls: it goes where faxes are taken, if anywhere.
+    fn on_fax(&mut self) {
+        self.recorder.event(EventKind::Fax, None);
+        let section = &self.house.config.transfer;
+        let target = section.fax.as_deref().and_then(|name| section.index(name));
+        if let Some(target) = target.filter(|_| self.handoff.is_none()) {
+            let epoch = self.mouth.stop(self.leg.control.played());
+            self.leg.control.flush(epoch);
+            self.begin_handoff(target);
         }
     }
 
