@@ -15,6 +15,9 @@ use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+use crate::fallback::Fallback;
+use crate::transfer::{KeySection, TransferSection};
+
 /// The commented default, as `attendant config default` prints it.
 pub const COMMENTED_DEFAULT: &str = include_str!("../config/attendant.toml");
 /// Where the daemon looks without `--config`.
@@ -67,6 +70,12 @@ pub struct Config {
     pub phrases: Phrases,
     /// Telephone lines by SIP.
     pub sip: SipSection,
+    /// Whom callers can be put through to.
+    pub transfer: TransferSection,
+    /// What single keys do.
+    pub keys: Vec<KeySection>,
+    /// What callers get when the box cannot serve.
+    pub fallback: Fallback,
     /// Turn-taking.
     pub turn: TurnConfig,
     /// What is done to the callers' sound.
@@ -103,6 +112,12 @@ pub struct SipSection {
     pub udp: Option<SocketAddr>,
     /// TCP socket to listen on.
     pub tcp: Option<SocketAddr>,
+    /// TLS socket to listen on; needs `tls_cert` and `tls_key`.
+    pub tls: Option<SocketAddr>,
+    /// Certificate chain of the TLS socket, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
     /// Address told to peers for audio.
     pub media_ip: Option<IpAddr>,
     /// First and last even port for audio.
@@ -121,6 +136,9 @@ impl Default for SipSection {
         Self {
             udp: Some(any),
             tcp: Some(any),
+            tls: None,
+            tls_cert: None,
+            tls_key: None,
             media_ip: None,
             rtp_ports: (16_384, 16_583),
             codecs: vec![CodecName::Opus, CodecName::G722, CodecName::Pcmu, CodecName::Pcma],
@@ -206,6 +224,35 @@ pub struct AccountSection {
     /// Whether calls through it are encrypted.
     #[serde(default)]
     pub srtp: Srtp,
+    /// Where the registrar names none.
+    #[serde(default)]
+    pub transport: SipTransport,
+    /// Authorities that may have signed the registrar's certificate, PEM; `None`: the system's.
+    #[serde(default)]
+    pub tls_ca: Option<PathBuf>,
+    /// SHA-256 of the registrar's certificate; nothing else is then looked at.
+    #[serde(default)]
+    pub tls_fingerprint: Option<String>,
+    /// Whether the certificate is looked at.
+    #[serde(default = "yes")]
+    pub tls_verify: bool,
+}
+
+/// Transport of signalling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SipTransport {
+    /// Over UDP.
+    #[default]
+    Udp,
+    /// Over TCP.
+    Tcp,
+    /// Over TLS.
+    Tls,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl std::fmt::Debug for AccountSection {
@@ -224,7 +271,7 @@ fn default_expires() -> u32 {
 pub struct PeerSection {
     /// For people.
     pub name: String,
-    /// Address or network.
+    /// Address, network or host name.
     pub address: String,
     /// Whether calls with it are encrypted.
     #[serde(default)]
@@ -321,6 +368,12 @@ impl Config {
         if let Err(error) = self.phrases.check() {
             return bad("phrases", error.to_string());
         }
+        if let Err(message) = self.transfer.check(&self.keys) {
+            return bad("transfer", message);
+        }
+        if let Err(message) = self.fallback.check() {
+            return bad("fallback", message);
+        }
         let (first, last) = self.sip.rtp_ports;
         if first < 1024 || first % 2 == 1 || last <= first {
             return bad(
@@ -330,8 +383,15 @@ impl Config {
                 ),
             );
         }
-        if self.sip.udp.is_none() && self.sip.tcp.is_none() {
-            return bad("sip", "neither udp nor tcp is set: no call could arrive".into());
+        let sip = &self.sip;
+        if sip.udp.is_none() && sip.tcp.is_none() && sip.tls.is_none() {
+            return bad(
+                "sip",
+                "neither udp nor tcp nor tls is set: no call could arrive".into(),
+            );
+        }
+        if sip.tls.is_some() && (sip.tls_cert.is_none() || sip.tls_key.is_none()) {
+            return bad("sip", "tls needs tls_cert and tls_key: files in PEM form".into());
         }
         if self.sip.codecs.is_empty() {
             return bad(
@@ -453,6 +513,7 @@ mod tests {
             .collect();
         let config = parse(&uncommented).unwrap();
         assert_eq!(config.sip.account.len(), 1);
+        assert_eq!((config.transfer.target.len(), config.keys.len()), (1, 1));
         assert_eq!(
             config.turn,
             TurnConfig::default(),
@@ -473,6 +534,21 @@ mod tests {
                 vec!["password_file"],
             ),
             ("[limits]\ncalls = 0", vec!["1 to 64"]),
+            ("[sip]\ntls = '0.0.0.0:5061'", vec!["tls_cert", "tls_key"]),
+            (
+                "[[transfer.target]]\nname='office'\nuri='200'",
+                vec!["[transfer]", "office", "sip:"],
+            ),
+            (
+                "[[keys]]\ndigit='1'\naction='transfer'\ntarget='office'",
+                vec!["key '1'", "no [[transfer.target]]"],
+            ),
+            (
+                "[fallback]\naction = 'redirect'",
+                vec!["[fallback]", "needs a uri"],
+            ),
+            ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
+            ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
             ("[sip]\ncodecs = ['g729']", vec!["g729", "opus", "pcma"]),
             ("[sip]\ncodecs = []", vec!["codecs", "g722"]),

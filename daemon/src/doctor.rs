@@ -157,7 +157,7 @@ fn disk(report: &mut Report, dir: &Path) {
 }
 
 #[allow(unsafe_code)]
-fn free_mb(dir: &Path) -> Option<u64> {
+pub(crate) fn free_mb(dir: &Path) -> Option<u64> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
     // SAFETY: all-zero is a valid statvfs; the call fills it.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };

@@ -44,10 +44,13 @@ pub enum PhraseError {
 #[derive(Debug, Default)]
 pub struct PhraseBook {
     spoken: HashMap<Phrase, Spoken>,
+    /// Texts that are no stock phrases.
+    texts: HashMap<String, Arc<Vec<i16>>>,
 }
 
 impl PhraseBook {
     /// Synthesises what is not in the cache `dir` yet; `voice` names the voice, so that another one makes new files.
+    /// `more` are texts beside the stock phrases.
     ///
     /// # Errors
     /// [`PhraseError`].
@@ -55,43 +58,32 @@ impl PhraseBook {
         engines: &Engines,
         phrases: &Phrases,
         warnings_s: &[u32],
+        more: Vec<String>,
         voice: &str,
         dir: &Path,
     ) -> Result<Self, PhraseError> {
-        let cache_error = |source| PhraseError::Cache {
+        fs::create_dir_all(dir).map_err(|source| PhraseError::Cache {
             path: dir.to_owned(),
             source,
-        };
-        fs::create_dir_all(dir).map_err(cache_error)?;
+        })?;
         let mut book = Self::default();
         for (phrase, text) in texts(phrases, warnings_s) {
-            let name: String = Sha256::digest(format!("{voice}\n{text}"))
-                .iter()
-                .take(16)
-                .map(|b| format!("{b:02x}"))
-                .collect();
-            let path = dir.join(format!("{name}.pcm"));
-            let pcm = match fs::read(&path) {
-                Ok(bytes) if !bytes.is_empty() => bytes_to_pcm(&bytes),
-                _ => {
-                    let request = SpeakRequest {
-                        call: 0,
-                        turn: 0,
-                        deadline: DEADLINE,
-                        text: spoken(&text),
-                        speed: 1.0,
-                        priority: Priority::Background,
-                    };
-                    let pcm = engines.speak(request).await?.pcm;
-                    let temporary = path.with_extension("new");
-                    fs::write(&temporary, pcm_to_bytes(&pcm)).map_err(cache_error)?;
-                    fs::rename(&temporary, &path).map_err(cache_error)?;
-                    pcm
-                }
-            };
-            book.spoken.insert(phrase, (text, Arc::new(pcm)));
+            let pcm = Arc::new(speak(engines, &text, voice, dir).await?);
+            book.spoken.insert(phrase, (text, pcm));
+        }
+        for text in more {
+            let pcm = Arc::new(speak(engines, &text, voice, dir).await?);
+            book.texts.insert(text, pcm);
         }
         Ok(book)
+    }
+
+    /// A text, if it is in the book.
+    #[must_use]
+    pub fn get_text(&self, text: &str) -> Option<Spoken> {
+        let stock = || self.spoken.values().find(|(known, _)| known == text).cloned();
+        let other = self.texts.get(text).map(|pcm| (text.to_owned(), pcm.clone()));
+        other.or_else(stock)
     }
 
     /// A phrase, if it is in the book.
@@ -99,6 +91,38 @@ impl PhraseBook {
     pub fn get(&self, phrase: Phrase) -> Option<Spoken> {
         self.spoken.get(&phrase).cloned()
     }
+}
+
+/// The audio of a text, from the cache or from the voice.
+async fn speak(engines: &Engines, text: &str, voice: &str, dir: &Path) -> Result<Vec<i16>, PhraseError> {
+    let cache_error = |source| PhraseError::Cache {
+        path: dir.to_owned(),
+        source,
+    };
+    let name: String = Sha256::digest(format!("{voice}\n{text}"))
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let path = dir.join(format!("{name}.pcm"));
+    if let Ok(bytes) = fs::read(&path)
+        && !bytes.is_empty()
+    {
+        return Ok(bytes_to_pcm(&bytes));
+    }
+    let request = SpeakRequest {
+        call: 0,
+        turn: 0,
+        deadline: DEADLINE,
+        text: spoken(text),
+        speed: 1.0,
+        priority: Priority::Background,
+    };
+    let pcm = engines.speak(request).await?.pcm;
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, pcm_to_bytes(&pcm)).map_err(cache_error)?;
+    fs::rename(&temporary, &path).map_err(cache_error)?;
+    Ok(pcm)
 }
 
 fn texts(phrases: &Phrases, warnings_s: &[u32]) -> Vec<(Phrase, String)> {

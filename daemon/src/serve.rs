@@ -26,7 +26,7 @@ use std::{
 };
 
 use attendant_models::{
-    client::{EngineConfig, EngineState, Engines, WorkerSpec},
+    client::{EngineConfig, Engines, WorkerSpec},
     files::{ModelStore, Resolved},
     protocol::{ChatMessage, Role},
 };
@@ -39,15 +39,22 @@ use crate::{
     admin,
     call::{Call, House},
     clock,
-    config::{self, Config},
+    config::{self, Config, SipTransport},
+    fallback::Cause,
     notify,
     phrases::PhraseBook,
+    switchboard::Switchboard,
 };
 
 /// Longest the engines may take to load their models.
 const ENGINES_READY: Duration = Duration::from_secs(180);
 /// Longest a stopping daemon waits for its calls.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// Dialogs beyond the lines, for refusals by `[fallback]`.
+const SPARE_DIALOGS: usize = 8;
+/// How often a box that is out of service tries to come back.
+const RETURN: Duration = Duration::from_secs(60);
 
 /// Why the daemon cannot start; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +120,78 @@ pub struct Running {
     sip: Arc<attendant_sip::SipConfig>,
 }
 
-/// Runs until told to stop.
+impl ServeError {
+    /// It is about what the box speaks with, not about how it is connected: calls can still be refused politely.
+    fn is_out_of_service(&self) -> bool {
+        match self {
+            ServeError::Models(_)
+            | ServeError::Program(_)
+            | ServeError::Engines(_)
+            | ServeError::Phrases(_)
+            | ServeError::Store(_) => true,
+            ServeError::Sip(_)
+            | ServeError::Peer { .. }
+            | ServeError::Rt(_)
+            | ServeError::Admin { .. }
+            | ServeError::Io(_) => false,
+        }
+    }
+}
+
+/// Runs until told to stop. With a `[fallback]` action, a box without models or engines refuses its calls accordingly and
+/// tries to come back.
 ///
 /// # Errors
 /// [`ServeError`] when the start fails.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
+    loop {
+        match run(config.clone()).await {
+            Err(error) if error.is_out_of_service() && config.fallback.action.is_some() => {
+                tracing::error!(%error, "out of service: calls are refused as [fallback] says");
+                eprintln!("out of service: {error}");
+                if out_of_service(&config).await? == Stopped::ByUser {
+                    return Ok(());
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stopped {
+    ByUser,
+    ToTryAgain,
+}
+
+/// Refuses calls until it is time to try again.
+async fn out_of_service(config: &Config) -> Result<Stopped, ServeError> {
+    let (sip, mut events) = attendant_sip::start(sip_config(config)?).await?;
+    println!("out-of-service sip:attendant@{}", dial_address(&sip));
+    notify::ready("out of service: calls are refused; see `attendant doctor`");
+    let stop = stop_signal();
+    let again = tokio::time::sleep(RETURN);
+    tokio::pin!(stop, again);
+    let stopped = loop {
+        tokio::select! {
+            () = &mut stop => break Stopped::ByUser,
+            () = &mut again => break Stopped::ToTryAgain,
+            event = events.recv() => match event {
+                Some(SipEvent::Incoming(incoming)) => {
+                    let cause = Cause::OutOfService;
+                    tracing::warn!(reason = cause.text(), "call refused");
+                    refuse(incoming, config.fallback.refusal(cause)).await;
+                }
+                Some(SipEvent::Registration { .. }) => {}
+                None => break Stopped::ToTryAgain,
+            },
+        }
+    };
+    sip.shutdown().await;
+    Ok(stopped)
+}
+
+async fn run(config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir();
     let store = Store::open(&data_dir)?;
     let interrupted = store.recover(clock::unix_ms())?;
@@ -146,6 +220,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         &engines,
         &config.phrases.filled(&config.business),
         &config.turn.timebox_warnings_s,
+        config.transfer.texts(&config.keys),
         &models.voice.id,
         &phrases_dir,
     )
@@ -168,6 +243,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         prompt_sha256: prompt.sha256.into(),
         active: Arc::default(),
         underruns: Arc::default(),
+        dialler: sip.dialler(),
+        rt: rt.clone(),
+        switchboard: Switchboard::default(),
     };
     let (lines_tx, lines) = watch::channel(Vec::new());
     let running = Running {
@@ -233,11 +311,16 @@ async fn answer_until_stopped(
 /// Admission, session, answer, call.
 async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: watch::Receiver<bool>) {
     let house = &running.house;
-    if let Some((refusal, reason)) = refusal(house) {
-        tracing::warn!(call = id, reason, "call refused");
-        refuse(incoming, refusal).await;
-        return;
+    let turn_away = |cause: Cause| {
+        tracing::warn!(call = id, reason = cause.text(), "call refused");
+        house.config.fallback.refusal(cause)
+    };
+    if let Some(cause) = Cause::now(house, &house.config.data_dir()) {
+        return refuse(incoming, turn_away(cause)).await;
     }
+    let Some(line) = house.admit() else {
+        return refuse(incoming, turn_away(Cause::Overload)).await;
+    };
     let session = NewSession {
         line: line_name(&running.sip, incoming.source),
         direction: Direction::Inbound,
@@ -258,17 +341,12 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         Ok::<_, attendant_store::StoreError>(key)
     })
     .await;
-    let key = match opened {
-        Ok(Ok(key)) => key,
-        Ok(Err(error)) => {
-            tracing::error!(call = id, %error, "no record, no call: refused");
-            refuse(incoming, Refusal::Unavailable).await;
-            return;
-        }
+    let opened = opened.map_err(|error| error.to_string());
+    let key = match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
+        Ok(key) => key,
         Err(error) => {
-            tracing::error!(call = id, %error, "no record, no call: refused");
-            refuse(incoming, Refusal::Unavailable).await;
-            return;
+            tracing::error!(call = id, error, "no record, no call");
+            return refuse(incoming, turn_away(Cause::NoRecord)).await;
         }
     };
     let failed = |reason: String| {
@@ -314,7 +392,7 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
                 sealed = established.media.stream.srtp.is_some(),
                 "call answered"
             );
-            Call::new(id, house.clone(), leg, key)
+            Call::new(id, house.clone(), line, leg, key)
                 .run(established, drained)
                 .await;
         }
@@ -341,22 +419,6 @@ fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
         .map(|p| p.name.clone());
     peer.or_else(|| config.accounts.first().map(|a| a.name.clone()))
         .unwrap_or_else(|| "sip".to_owned())
-}
-
-/// Whether a call must be refused before it is answered.
-fn refusal(house: &House) -> Option<(Refusal, &'static str)> {
-    if house.active.load(Ordering::Relaxed) >= house.config.max_calls() {
-        return Some((Refusal::Busy, "as many calls as configured are in progress"));
-    }
-    house
-        .engines
-        .status()
-        .iter()
-        .any(|e| e.state == EngineState::Backoff)
-        .then_some((
-            Refusal::Unavailable,
-            "an engine does not start; see `attendant doctor`",
-        ))
 }
 
 fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String, state: &RegistrationState) {
@@ -460,20 +522,25 @@ fn bin_dir() -> Result<PathBuf, ServeError> {
 
 fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
     let sip = &config.sip;
-    let peers = sip.peer.iter().map(|p| {
-        let net = p.address.parse().map_err(|error| ServeError::Peer {
-            name: p.name.clone(),
-            error,
-        })?;
-        Ok::<_, ServeError>(attendant_sip::Peer {
-            name: p.name.clone(),
-            net,
-            srtp: p.srtp.into(),
-        })
-    });
+    let (mut peers, mut named_peers) = (Vec::new(), Vec::new());
+    for peer in &sip.peer {
+        let name = peer.name.clone();
+        // Nothing but letters makes a name of what would be a mistyped address.
+        let host = peer.address.contains(char::is_alphabetic) && !peer.address.contains([':', '/']);
+        match peer.address.parse() {
+            Ok(net) => peers.push(attendant_sip::Peer { name, net, srtp: peer.srtp.into() }),
+            Err(_) if host => named_peers.push(attendant_sip::NamedPeer {
+                name,
+                host: peer.address.clone(),
+            }),
+            Err(error) => return Err(ServeError::Peer { name, error }),
+        }
+    }
+    let tls = sip.tls.zip(sip.tls_cert.clone()).zip(sip.tls_key.clone());
     Ok(attendant_sip::SipConfig {
         udp: sip.udp,
         tcp: sip.tcp,
+        tls: tls.map(|((addr, cert), key)| attendant_sip::TlsListener { addr, cert, key }),
         media_ip: sip.media_ip,
         rtp_ports: sip.rtp_ports,
         accounts: sip
@@ -487,18 +554,27 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
                 auth_user: a.auth_user.clone(),
                 realm: a.realm.clone(),
                 expires_s: a.expires_s,
-                transport: if a.registrar.contains("transport=tcp") {
-                    attendant_sip::Transport::Tcp
-                } else {
-                    attendant_sip::Transport::Udp
+                transport: match a.transport {
+                    SipTransport::Udp => attendant_sip::Transport::Udp,
+                    SipTransport::Tcp => attendant_sip::Transport::Tcp,
+                    SipTransport::Tls => attendant_sip::Transport::Tls,
+                },
+                trust: attendant_sip::TlsTrust {
+                    ca: a.tls_ca.clone(),
+                    fingerprint: a.tls_fingerprint.clone(),
+                    verify: a.tls_verify,
                 },
                 srtp: a.srtp.into(),
             })
             .collect(),
-        peers: peers.collect::<Result<_, _>>()?,
+        peers,
+        named_peers,
         codecs: sip.codecs.iter().map(|&codec| codec.into()).collect(),
         user_agent: concat!("Attendant/", env!("CARGO_PKG_VERSION")).to_owned(),
-        max_calls: config.max_calls(),
+        // Beyond the callers' lines: consultations, and those who are told that all lines are taken.
+        max_calls: config.max_calls() * 2 + SPARE_DIALOGS,
+        lines: Some(config.max_calls()),
+        ..attendant_sip::SipConfig::default()
     })
 }
 

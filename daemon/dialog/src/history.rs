@@ -94,6 +94,15 @@ impl History {
             .map(|m| m.content.as_str())
     }
 
+    /// The caller's last words, if any.
+    pub fn last_caller(&self) -> Option<&str> {
+        self.messages
+            .iter()
+            .rev()
+            .find(|m| m.role == Role::User)
+            .map(|m| m.content.as_str())
+    }
+
     fn push(&mut self, role: Role, text: &str) {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if text.is_empty() {

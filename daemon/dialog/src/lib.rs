@@ -20,6 +20,7 @@ pub mod intent;
 pub mod phrases;
 pub mod prompt;
 pub mod spoken;
+pub mod transfer;
 mod words;
 
 pub use backchannel::{is_backchannel, is_mutter};
@@ -32,6 +33,7 @@ pub use intent::ends_call;
 pub use phrases::Phrases;
 pub use prompt::{Persona, Prompt, system_prompt};
 pub use spoken::spoken;
+pub use transfer::asks_for;
 
 /// What is wrong with the texts of a configuration. Say it at start, with the file and the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -25,6 +25,7 @@ pub mod opus;
 pub mod packetizer;
 pub mod playout;
 pub mod plc;
+pub mod progress;
 pub mod resample;
 pub mod rtcp;
 pub mod rtp;

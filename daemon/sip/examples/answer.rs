@@ -88,6 +88,7 @@ fn account_from_env() -> Vec<Account> {
         expires_s: 300,
         transport: Transport::Udp,
         srtp: SrtpPolicy::Offered,
+        trust: attendant_sip::TlsTrust::default(),
     }]
 }
 

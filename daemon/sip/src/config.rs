@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use attendant_media::codec::Codec;
 
 use crate::error::SipError;
+use crate::locate::Names;
 use crate::media::SrtpPolicy;
+use crate::timer::SessionTimers;
 
 /// Settings of one SIP endpoint.
 #[derive(Debug, Clone)]
@@ -16,6 +21,8 @@ pub struct SipConfig {
     pub udp: Option<SocketAddr>,
     /// TCP address to listen on; port 0 takes any free port.
     pub tcp: Option<SocketAddr>,
+    /// TLS address to listen on, and who we are there.
+    pub tls: Option<TlsListener>,
     /// Address written into SDP and Contact; `None`: the local address of the route to each peer.
     pub media_ip: Option<IpAddr>,
     /// First and last UDP port for RTP; the even ones are used.
@@ -26,10 +33,21 @@ pub struct SipConfig {
     pub peers: Vec<Peer>,
     /// What is spoken, best first; the order of an offerer counts for more.
     pub codecs: Vec<Codec>,
+    /// Trunks known by name only; their addresses are looked up now and then.
+    pub named_peers: Vec<NamedPeer>,
     /// User-Agent header.
     pub user_agent: String,
     /// Calls at once, both directions; the next caller hears busy (486).
     pub max_calls: usize,
+    /// Calls at which a probe (OPTIONS) hears busy; `None`: at `max_calls`. Fewer where whoever answers keeps dialogs in
+    /// reserve, for consultations and for refusals of its own.
+    pub lines: Option<usize>,
+    /// Session timers to ask for and to accept.
+    pub timers: SessionTimers,
+    /// T1 of RFC 3261 §17.1.1.1: the round trip that retransmissions start from.
+    pub t1: Duration,
+    /// Who is asked about names; `None`: the system.
+    pub names: Option<Arc<dyn Names>>,
 }
 
 impl Default for SipConfig {
@@ -37,13 +55,19 @@ impl Default for SipConfig {
         SipConfig {
             udp: None,
             tcp: None,
+            tls: None,
             media_ip: None,
             rtp_ports: (16_384, 17_383),
             accounts: Vec::new(),
             peers: Vec::new(),
             codecs: Codec::ALL.to_vec(),
+            named_peers: Vec::new(),
             user_agent: "Attendant".to_string(),
             max_calls: 8,
+            lines: None,
+            timers: SessionTimers::default(),
+            t1: Duration::from_millis(500),
+            names: None,
         }
     }
 }
@@ -69,6 +93,30 @@ pub struct Account {
     pub transport: Transport,
     /// Whether calls through it are encrypted.
     pub srtp: SrtpPolicy,
+    /// How a TLS registrar's certificate is judged.
+    pub trust: TlsTrust,
+}
+
+/// A TLS listener. Strangers are hung up on before any handshake.
+#[derive(Debug, Clone)]
+pub struct TlsListener {
+    /// Address; port 0 takes any free port.
+    pub addr: SocketAddr,
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// How a server's certificate is judged: by its fingerprint, if that is given; else by an authority.
+#[derive(Debug, Clone)]
+pub struct TlsTrust {
+    /// Authorities, PEM; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// SHA-256 of the very certificate; nothing else is then looked at.
+    pub fingerprint: Option<String>,
+    /// `false` trusts anybody: encrypted, but with whom?
+    pub verify: bool,
 }
 
 impl fmt::Debug for Account {
@@ -88,6 +136,19 @@ pub enum Transport {
     Udp,
     /// RFC 3261 over TCP.
     Tcp,
+    /// RFC 3261 over TLS.
+    Tls,
+}
+
+impl Transport {
+    /// The library's.
+    pub(crate) fn of(transport: rsipstack::sip::Transport) -> Transport {
+        match transport {
+            rsipstack::sip::Transport::Tcp => Transport::Tcp,
+            rsipstack::sip::Transport::Tls => Transport::Tls,
+            _ => Transport::Udp,
+        }
+    }
 }
 
 /// A trunk: calls from these addresses are accepted without a password.
@@ -99,6 +160,15 @@ pub struct Peer {
     pub net: Cidr,
     /// Whether calls with it are encrypted.
     pub srtp: SrtpPolicy,
+}
+
+/// A trunk whose addresses are those of a name.
+#[derive(Debug, Clone)]
+pub struct NamedPeer {
+    /// Name in events and logs.
+    pub name: String,
+    /// `host`, or a domain with SRV records.
+    pub host: String,
 }
 
 /// An address or network such as `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.

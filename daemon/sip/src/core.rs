@@ -5,35 +5,44 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
+use rsipstack::dialog::DialogId;
 use rsipstack::dialog::dialog_layer::DialogLayer;
-use rsipstack::resolver::SipResolver;
-use rsipstack::sip::{self, Host, Uri};
+use rsipstack::platform::CancellationToken;
+use rsipstack::sip::{self, Uri};
 use rsipstack::transaction::endpoint::EndpointInnerRef;
-use rsipstack::transport::SipAddr;
-use rsipstack::transport::transport_layer::DomainResolver;
 
 use crate::call::Control;
-use crate::config::{SipConfig, Transport};
+use crate::config::{Account, SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
-use crate::inspector::{Extras, Proxied, Realms};
+use crate::inspector::{Early, Extras, Proxied, Realms};
+use crate::locate::Locator;
 use crate::media::{LocalMedia, SrtpPolicy};
+use crate::merging::Merging;
 use crate::ports::PortPool;
+use crate::register;
+use crate::tls::Links;
 
 pub(crate) struct Core {
     pub config: SipConfig,
     pub gate: Arc<Gate>,
+    pub locator: Locator,
     pub endpoint: EndpointInnerRef,
     pub layer: Arc<DialogLayer>,
     pub ports: PortPool,
     pub realms: Realms,
     pub extras: Extras,
     pub proxied: Proxied,
+    pub early: Early,
     /// Bound addresses.
     pub udp: Option<SocketAddr>,
     pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+    pub links: Links,
+    /// Ends everything.
+    pub cancel: CancellationToken,
     pub calls: Calls,
+    pub merging: Merging,
     /// Call-IDs of outgoing INVITEs under way: a BYE may overtake the library's own bookkeeping.
     pub dialling: Mutex<HashSet<String>>,
 }
@@ -78,18 +87,33 @@ impl Calls {
         lock(&self.controls).remove(&id);
     }
 
+    pub fn find(&self, id: &DialogId) -> Option<Control> {
+        lock(&self.controls)
+            .values()
+            .find(|control| control.dialog.id() == *id)
+            .cloned()
+    }
+
     pub fn all(&self) -> Vec<Control> {
         lock(&self.controls).values().cloned().collect()
     }
 }
 
 impl Core {
+    /// The account at the host of `uri`, if there is one.
+    pub fn account_at(&self, uri: &Uri) -> Option<&Account> {
+        let host = &uri.host_with_port.host;
+        self.config.accounts.iter().find(|account| {
+            register::parse_registrar(account).is_ok_and(|server| server.host_with_port.host == *host)
+        })
+    }
+
     /// Our address on the way to `remote`.
     ///
     /// # Errors
     /// [`SipError::Io`] when there is no route.
     pub fn local_ip(&self, remote: IpAddr) -> Result<IpAddr, SipError> {
-        let bound = self.udp.or(self.tcp).map(|addr| addr.ip());
+        let bound = self.udp.or(self.tcp).or(self.tls).map(|addr| addr.ip());
         if let Some(ip) = bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == remote.is_ipv4()) {
             return Ok(ip);
         }
@@ -146,8 +170,9 @@ impl Core {
     /// [`SipError::Io`] when there is no route.
     pub fn contact(&self, user: &str, remote: IpAddr, transport: Transport) -> Result<Uri, SipError> {
         let bound = match transport {
-            Transport::Udp => self.udp.or(self.tcp),
-            Transport::Tcp => self.tcp.or(self.udp),
+            Transport::Udp => self.udp.or(self.tcp).or(self.tls),
+            Transport::Tcp => self.tcp.or(self.udp).or(self.tls),
+            Transport::Tls => self.tls.or(self.tcp).or(self.udp),
         };
         let addr = SocketAddr::new(
             self.advertised_ip(remote)?,
@@ -156,6 +181,7 @@ impl Core {
         let params = match transport {
             Transport::Udp => Vec::new(),
             Transport::Tcp => vec![sip::Param::Transport(sip::Transport::Tcp)],
+            Transport::Tls => vec![sip::Param::Transport(sip::Transport::Tls)],
         };
         let auth = sip::Auth {
             user: user.to_string(),
@@ -168,56 +194,6 @@ impl Core {
             params,
             headers: Vec::new(),
         })
-    }
-}
-
-/// Addresses of a `host[:port]`, by the system's resolver.
-///
-/// # Errors
-/// [`SipError::Io`] when the name does not resolve.
-pub(crate) async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, SipError> {
-    let port = uri.host_with_port.port.map_or(5060, |p| p.value());
-    match &uri.host_with_port.host {
-        Host::IpAddr(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
-        Host::Domain(domain) => {
-            let mut found: Vec<SocketAddr> = tokio::net::lookup_host((domain.0.as_str(), port))
-                .await?
-                .collect();
-            found.sort_by_key(|addr| !addr.is_ipv4());
-            Ok(found)
-        }
-    }
-}
-
-/// The library's names: the system's resolver for `host:port`, SRV records for a bare domain (RFC 3263 §4.2).
-pub(crate) struct Resolver(pub SipResolver);
-
-#[async_trait]
-impl DomainResolver for Resolver {
-    async fn resolve(&self, target: &SipAddr) -> rsipstack::Result<SipAddr> {
-        let failed =
-            |reason: String| rsipstack::Error::DnsResolutionError(format!("{}: {reason}", target.addr));
-        let Host::Domain(domain) = &target.addr.host else {
-            return Ok(target.clone());
-        };
-        let found = |transport, addr: SocketAddr| SipAddr {
-            r#type: transport,
-            addr: addr.into(),
-        };
-        if target.addr.port.is_none()
-            && let Ok(targets) = self.0.lookup(domain, None, target.r#type, false).await
-            && let Some(first) = targets.first()
-        {
-            return Ok(found(Some(first.transport), first.addr));
-        }
-        let port = target.addr.port.map_or(5060, |p| p.value());
-        let addrs = tokio::net::lookup_host((domain.0.as_str(), port))
-            .await
-            .map_err(|e| failed(e.to_string()))?;
-        let mut addrs: Vec<SocketAddr> = addrs.collect();
-        addrs.sort_by_key(|addr| !addr.is_ipv4());
-        let first = addrs.first().ok_or_else(|| failed("no address".to_string()))?;
-        Ok(found(target.r#type, *first))
     }
 }
 

@@ -18,8 +18,8 @@ pub enum SipError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The configuration names neither a UDP nor a TCP address.
-    #[error("no address to listen on: set a UDP or a TCP address")]
+    /// The configuration names no address.
+    #[error("no address to listen on: set a UDP, TCP or TLS address")]
     NoListener,
     /// The configuration is wrong: nothing to retry.
     #[error("\"{text}\" is not {expected}")]
@@ -28,6 +28,20 @@ pub enum SipError {
         text: String,
         /// What would be accepted.
         expected: &'static str,
+    },
+    /// The name of a PBX, provider or target leads nowhere: correct it, or retry when the DNS is back.
+    #[error("the name {name} has no address; check its spelling and this machine's DNS server")]
+    Unresolved {
+        /// The host name.
+        name: String,
+    },
+    /// A handshake or one of its files: the technician has to act, and is told how.
+    #[error("TLS with {peer}: {hint}")]
+    Tls {
+        /// The far end, or the file.
+        peer: String,
+        /// What it means and what to do.
+        hint: String,
     },
     /// All RTP ports are taken: refuse with 503 or widen the range.
     #[error("no free RTP port on {ip} in {first}-{last}")]

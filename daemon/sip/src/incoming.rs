@@ -2,29 +2,37 @@
 //!
 //! What arrives here has passed the gate. Source: RFC 3261 §8.2 (UAS), §11.2 (OPTIONS), §12.2.2 (in a dialog).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rsipstack::dialog::DialogId;
-use rsipstack::dialog::dialog::Dialog;
+use rsipstack::dialog::dialog::{Dialog, DialogStateReceiver};
+use rsipstack::dialog::invite_dialog::InviteDialog;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
 use rsipstack::transaction::TransactionReceiver;
+use rsipstack::transaction::key::TransactionRole;
 use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::SipEvent;
-use crate::call::{
-    Control, DialogEvent, DialogHandle, Established, Phase, Pump, Session, has_to_tag, sdp_headers,
-};
+use crate::call::{Control, DialogEvent, DialogHandle, Established, Phase, Pump, has_to_tag, sdp_headers};
+use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
+use crate::info;
 use crate::media::{MediaOffer, Negotiated};
+use crate::merging::Only;
 use crate::redact::Redacted;
+use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
+use crate::timer::{Said, Terms, TooShort};
+use crate::transfer::Replaces;
+use crate::wire::SUPPORTED;
 
 /// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
 const FILING_PATIENCE: Duration = Duration::from_millis(500);
@@ -129,10 +137,17 @@ impl std::fmt::Debug for IncomingCall {
 }
 
 impl IncomingCall {
-    /// Sends 180 Ringing.
+    /// Sends 180 Ringing, reliably to a caller that knows how.
     pub async fn ringing(&self) {
-        if let Some(pending) = &self.pending {
-            let _ = pending.control.dialog.ringing(None, None);
+        let Some(pending) = &self.pending else { return };
+        match Wanted::of(&pending.control.dialog.initial_request()) {
+            Wanted::Plain => {
+                let _ = pending.control.dialog.ringing(None, None);
+            }
+            Wanted::Reliable => {
+                tokio::spawn(reliable::ring(pending.control.clone(), pending.core.config.t1));
+            }
+            Wanted::Neither => {}
         }
     }
 
@@ -155,18 +170,22 @@ impl IncomingCall {
         if pending.control.is_over() {
             return Err(SipError::Gone);
         }
-        let sdp = match &pending.answer {
-            Some(answer) => answer.to_string(),
-            None => lock(&pending.control.session)
-                .local
-                .offer(Direction::SendRecv)
-                .to_string(),
+        let (sdp, terms) = {
+            let mut session = lock(&pending.control.session);
+            let sdp = match &pending.answer {
+                Some(answer) => answer.to_string(),
+                None => session.local.offer(Direction::SendRecv).to_string(),
+            };
+            session.described.clone_from(&sdp);
+            (sdp, session.terms)
         };
         let handle = DialogHandle::new(pending.control.clone());
+        let mut headers = sdp_headers();
+        headers.extend(terms.iter().flat_map(Terms::response_headers));
         pending
             .control
             .dialog
-            .accept(Some(sdp_headers()), Some(sdp.into_bytes()))
+            .accept(Some(headers), Some(sdp.into_bytes()))
             .map_err(|_| SipError::Gone)?;
         if pending.control.is_over() {
             return Err(SipError::Gone);
@@ -233,7 +252,10 @@ pub(crate) async fn run(
         // A task each: an answer over TCP may have to wait for the peer.
         let (core, events) = (core.clone(), events.clone());
         tokio::spawn(async move {
-            let result = if has_to_tag(&tx.original) {
+            let result = if let Some(unsupported) = unknown_extensions(&tx.original) {
+                let headers = vec![Header::Unsupported(unsupported.into())];
+                answer(tx, StatusCode::BadExtension, headers).await
+            } else if has_to_tag(&tx.original) {
                 handle_in_dialog(&core, tx).await
             } else {
                 handle_new(&core, tx, &events).await
@@ -258,14 +280,35 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
     let settled = state.is_confirmed() || state.waiting_ack();
     match tx.original.method {
         Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
+        Method::PRack => {
+            let status = acknowledge(core, &dialog.id(), &tx.original);
+            answer(tx, status, Vec::new()).await
+        }
         Method::Bye if !settled && !state.is_terminated() => {
             // The caller ends an unanswered call by BYE (RFC 3261 §15.1.2): its INVITE gets 487.
             let _ = dialog.reject(Some(StatusCode::RequestTerminated), None);
             answer(tx, StatusCode::OK, Vec::new()).await
         }
         Method::Bye => Ok(dialog.handle(&mut tx).await?),
-        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2).
-        Method::Invite | Method::Update | Method::Info if !state.is_confirmed() => {
+        Method::Info if !state.is_confirmed() => {
+            let status = match info::read(&tx.original) {
+                Ok(_) => StatusCode::OK,
+                Err(()) => StatusCode::UnsupportedMediaType,
+            };
+            answer(tx, status, Vec::new()).await
+        }
+        Method::Update if !state.is_confirmed() && tx.original.body.is_empty() => {
+            if let Some(control) = core.calls.find(&dialog.id()) {
+                control.follow(&tx.original);
+            }
+            answer(tx, StatusCode::OK, Vec::new()).await
+        }
+        // Our offer in the INVITE is not answered yet (RFC 3311 §5.2).
+        Method::Update if !settled && dialog.role() == TransactionRole::Client => {
+            answer(tx, StatusCode::RequestPending, Vec::new()).await
+        }
+        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2, RFC 3311 §5.2).
+        Method::Invite | Method::Update if !state.is_confirmed() => {
             let soon = rand::random_range(0..=10u32).to_string();
             answer(
                 tx,
@@ -275,7 +318,28 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
             .await
         }
         Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
+        Method::Notify | Method::Refer if state.is_confirmed() => Ok(dialog.handle(&mut tx).await?),
         _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
+    }
+}
+
+/// The answer to a PRACK (RFC 3262 §3).
+fn acknowledge(core: &Core, id: &DialogId, request: &Request) -> StatusCode {
+    let Some(prack) = request.rack_value() else {
+        return StatusCode::BadRequest;
+    };
+    let acknowledged = core.calls.find(id).is_some_and(|control| {
+        let session = lock(&control.session);
+        session
+            .reliable
+            .as_ref()
+            .is_some_and(|reliable| reliable.handle_prack(prack))
+    });
+    match acknowledged {
+        false => StatusCode::CallTransactionDoesNotExist,
+        // No offer of ours to answer, and its own comes too early.
+        true if !request.body.is_empty() => StatusCode::NotAcceptableHere,
+        true => StatusCode::OK,
     }
 }
 
@@ -299,18 +363,10 @@ async fn handle_new(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
-    if let Some(unsupported) = required_extensions(&tx.original) {
-        return answer(
-            tx,
-            StatusCode::BadExtension,
-            vec![Header::Unsupported(unsupported.into())],
-        )
-        .await;
-    }
     match tx.original.method {
         Method::Invite => handle_invite(core, tx, events).await,
         // What an INVITE would hear now (RFC 3261 §11.2): a dispatcher that probes sees a full appliance.
-        Method::Options if core.calls.active() >= core.config.max_calls => {
+        Method::Options if core.calls.active() >= core.config.lines.unwrap_or(core.config.max_calls) => {
             answer(tx, StatusCode::BusyHere, Vec::new()).await
         }
         Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
@@ -326,21 +382,40 @@ async fn handle_invite(
     tx: Transaction,
     events: &mpsc::Sender<SipEvent>,
 ) -> Result<(), SipError> {
+    let Some(only) = core.merging.enter(&tx.original) else {
+        return answer(tx, StatusCode::LoopDetected, Vec::new()).await;
+    };
+    let replaced = match Replaces::read(&tx.original) {
+        Ok(None) => None,
+        Ok(Some(replaces)) => match replaces.find(core) {
+            Ok(old) => Some(old),
+            Err(status) => return answer(tx, status, Vec::new()).await,
+        },
+        Err(()) => return answer(tx, StatusCode::BadRequest, Vec::new()).await,
+    };
     // First: a refusal waits for its ACK, and must not hold a place meanwhile.
     let offer = match read_offer(&tx.original) {
         Ok(offer) => offer,
         Err((status, headers)) => return answer(tx, status, headers).await,
     };
-    let Some(permit) = core.calls.try_admit(core.config.max_calls) else {
+    let terms = match Terms::answer(&Said::read(&tx.original), core.config.timers, None) {
+        Ok(terms) => terms,
+        Err(TooShort(min_s)) => {
+            let least = Header::MinSE(min_s.to_string().into());
+            return answer(tx, StatusCode::SessionIntervalTooSmall, vec![least]).await;
+        }
+    };
+    // Who takes a call over needs a line for a moment only.
+    let lines = core.config.max_calls + usize::from(replaced.is_some());
+    let Some(permit) = core.calls.try_admit(lines) else {
         return answer(tx, StatusCode::BusyHere, Vec::new()).await;
     };
-    let prepared = match prepare(core, &tx, offer, permit) {
+    if let Some(old) = replaced {
+        return take_over(core, (tx, only), offer, terms, permit, &old).await;
+    }
+    let prepared = match prepare(core, &tx, offer, terms, permit) {
         Ok(prepared) => prepared,
-        Err(SipError::Media(error)) => {
-            tracing::info!(%error, "refused a call (488)");
-            let warning = Header::Warning(format!("304 attendant \"{error}\"").into());
-            return answer(tx, StatusCode::NotAcceptableHere, vec![warning]).await;
-        }
+        Err(SipError::Media(error)) => return not_acceptable(tx, &error).await,
         Err(SipError::NoRtpPort { ip, first, last }) => {
             tracing::warn!(%ip, first, last, "refused a call (503): no free RTP port");
             return answer(tx, StatusCode::ServiceUnavailable, Vec::new()).await;
@@ -351,13 +426,7 @@ async fn handle_invite(
         }
     };
     let (call, dialog) = prepared;
-    let mut transaction = tx;
-    tokio::spawn(async move {
-        let mut dialog = dialog;
-        if let Err(error) = dialog.handle(&mut transaction).await {
-            tracing::debug!(%error, "INVITE transaction ended");
-        }
-    });
+    run_invite(dialog, tx, only);
     match events.try_send(SipEvent::Incoming(call)) {
         Ok(()) => Ok(()),
         Err(mpsc::error::TrySendError::Full(SipEvent::Incoming(call))) => {
@@ -391,8 +460,9 @@ fn prepare(
     core: &Arc<Core>,
     tx: &Transaction,
     offer: Option<Sdp>,
+    terms: Option<Terms>,
     permit: CallPermit,
-) -> Result<(IncomingCall, rsipstack::dialog::invite_dialog::InviteDialog), SipError> {
+) -> Result<(IncomingCall, InviteDialog), SipError> {
     let source = source_of(tx)?;
     let (sockets, lease) = core.ports.bind(core.local_ip(source.ip())?)?;
     let mut local = core.local_media(source.ip(), sockets.rtp.local_addr()?.port())?;
@@ -404,19 +474,13 @@ fn prepare(
         None => (None, MediaOffer::Late),
     };
     let to_user = called_user(&tx.original);
-    let contact = core.contact(&to_user, source.ip(), transport_of(tx))?;
-    let (state_tx, states) = core.layer.new_dialog_state_channel();
-    let dialog = core
-        .layer
-        .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
-    if behind_proxy(&tx.original) {
-        lock(&core.proxied).insert(dialog.id().call_id);
-    }
+    let (dialog, states) = open_dialog(core, tx)?;
     let current = match media {
         MediaOffer::Negotiated(agreed) => Some(agreed),
         MediaOffer::Late => None,
     };
-    let session = Arc::new(Mutex::new(Session::new(local, current, source.ip())));
+    let session = Session::new(local, current, source.ip(), String::new(), terms, &tx.original);
+    let session = Arc::new(Mutex::new(session));
     let (late_tx, late) = match media {
         MediaOffer::Late => {
             let (tx, rx) = oneshot::channel();
@@ -429,8 +493,11 @@ fn prepare(
         dialog: dialog.clone(),
         states,
         session,
+        backlog: VecDeque::new(),
+        offered: late_tx.is_some(),
         late: late_tx,
-        _lease: lease,
+        news: None,
+        lease: Arc::new(lease),
         _permit: permit,
     };
     let (control, events) = pump.spawn();
@@ -452,6 +519,85 @@ fn prepare(
     Ok((call, dialog))
 }
 
+/// Answers an INVITE that takes the place of `old`'s far end: the same call, the same audio, another dialog.
+async fn take_over(
+    core: &Arc<Core>,
+    (tx, only): (Transaction, Only),
+    offer: Option<Sdp>,
+    terms: Option<Terms>,
+    permit: CallPermit,
+    old: &Control,
+) -> Result<(), SipError> {
+    let Some(events) = old.events.upgrade() else {
+        return answer(tx, StatusCode::Decline, Vec::new()).await;
+    };
+    let source = source_of(&tx)?;
+    let (mut local, before) = {
+        let session = lock(&old.session);
+        (session.local.clone(), session.current)
+    };
+    let (described, news) = match offer {
+        Some(offer) => match local.answer(&offer, source.ip()) {
+            Ok((answer, agreed)) => (answer.to_string(), Some(agreed)),
+            Err(error) => return not_acceptable(tx, &error).await,
+        },
+        None => (local.offer(Direction::SendRecv).to_string(), None),
+    };
+    let (dialog, states) = open_dialog(core, &tx)?;
+    let session = Session::new(local, before, source.ip(), described.clone(), terms, &tx.original);
+    let pump = Pump {
+        core: core.clone(),
+        dialog: dialog.clone(),
+        states,
+        backlog: VecDeque::new(),
+        session: Arc::new(Mutex::new(session)),
+        late: None,
+        offered: news.is_none(),
+        news,
+        lease: old.lease.clone(),
+        _permit: permit,
+    };
+    pump.take_over(old, events);
+    tracing::info!("a call was taken over by another party (Replaces)");
+    run_invite(dialog.clone(), tx, only);
+    let mut headers = sdp_headers();
+    headers.extend(terms.iter().flat_map(Terms::response_headers));
+    let accepted = dialog.accept(Some(headers), Some(described.into_bytes()));
+    let old = old.dialog.clone();
+    tokio::spawn(async move { old.bye().await });
+    Ok(accepted?)
+}
+
+/// The library's dialog for an INVITE.
+fn open_dialog(core: &Core, tx: &Transaction) -> Result<(InviteDialog, DialogStateReceiver), SipError> {
+    let to_user = called_user(&tx.original);
+    let contact = core.contact(&to_user, source_of(tx)?.ip(), transport_of(tx))?;
+    let (state_tx, states) = core.layer.new_dialog_state_channel();
+    let dialog = core
+        .layer
+        .get_or_create_server_invite(tx, state_tx, None, Some(contact))?;
+    if behind_proxy(&tx.original) {
+        lock(&core.proxied).insert(dialog.id().call_id);
+    }
+    Ok((dialog, states))
+}
+
+/// Lets the library drive the INVITE's transaction; until its end, the same INVITE by another way is refused.
+fn run_invite(mut dialog: InviteDialog, mut tx: Transaction, only: Only) {
+    tokio::spawn(async move {
+        let _only = only;
+        if let Err(error) = dialog.handle(&mut tx).await {
+            tracing::debug!(%error, "INVITE transaction ended");
+        }
+    });
+}
+
+async fn not_acceptable(tx: Transaction, error: &SdpError) -> Result<(), SipError> {
+    tracing::info!(%error, "refused a call (488)");
+    let warning = Header::Warning(format!("304 attendant \"{error}\"").into());
+    answer(tx, StatusCode::NotAcceptableHere, vec![warning]).await
+}
+
 /// Answers and stays for the retransmissions; an answered INVITE wants its ACK.
 async fn answer(mut tx: Transaction, status: StatusCode, headers: Vec<Header>) -> Result<(), SipError> {
     tx.reply_with(status, headers, None).await?;
@@ -462,9 +608,9 @@ async fn answer(mut tx: Transaction, status: StatusCode, headers: Vec<Header>) -
     Ok(())
 }
 
-/// We support no extension yet: all that are required are unsupported.
-fn required_extensions(request: &Request) -> Option<String> {
-    let required: Vec<&str> = request
+/// Required extensions that we do not have.
+fn unknown_extensions(request: &Request) -> Option<String> {
+    let unknown: Vec<&str> = request
         .headers
         .iter()
         .filter_map(|h| match h {
@@ -473,9 +619,9 @@ fn required_extensions(request: &Request) -> Option<String> {
         })
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .filter(|tag| !tag.is_empty())
+        .filter(|tag| !tag.is_empty() && !SUPPORTED.split(", ").any(|ours| ours.eq_ignore_ascii_case(tag)))
         .collect();
-    (!required.is_empty()).then(|| required.join(", "))
+    (!unknown.is_empty()).then(|| unknown.join(", "))
 }
 
 fn source_of(tx: &Transaction) -> Result<SocketAddr, SipError> {
@@ -488,11 +634,10 @@ fn source_of(tx: &Transaction) -> Result<SocketAddr, SipError> {
 }
 
 fn transport_of(tx: &Transaction) -> Transport {
-    let tcp = tx
-        .connection
+    tx.connection
         .as_ref()
-        .is_some_and(|c| c.get_addr().r#type == Some(rsipstack::sip::Transport::Tcp));
-    if tcp { Transport::Tcp } else { Transport::Udp }
+        .and_then(|c| c.get_addr().r#type)
+        .map_or(Transport::Udp, Transport::of)
 }
 
 /// A proxy stays in the path, and the caller's Contact names no transport of its own.

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use rsipstack::sip::{Header, HeadersExt as _, Method, Param, SipMessage, StatusCodeKind};
+use rsipstack::sip::{Header, HeadersExt as _, Method, Param, Response, SipMessage, StatusCodeKind, Uri};
 use rsipstack::transaction::endpoint::MessageInspector;
 use rsipstack::transport::SipAddr;
 
 use crate::core::lock;
 use crate::digest;
-use crate::wire::ALLOW;
+use crate::wire::{ALLOW, SUPPORTED};
 
 /// Realm to prefer, by the Call-ID of the request.
 pub(crate) type Realms = Arc<Mutex<HashMap<String, String>>>;
@@ -21,11 +21,24 @@ pub(crate) type Extras = Arc<Mutex<HashMap<String, Header>>>;
 /// choose how the last proxy reaches the caller.
 pub(crate) type Proxied = Arc<Mutex<HashSet<String>>>;
 
+/// Where the far end of an unanswered call of ours is, by Call-ID: the library sends PRACK to the address that was
+/// dialled, past the proxies that recorded themselves (RFC 3262 §4, RFC 3261 §12.1.2).
+pub(crate) type Early = Arc<Mutex<HashMap<String, EarlyTarget>>>;
+
+pub(crate) struct EarlyTarget {
+    target: Uri,
+    routes: Vec<String>,
+}
+
+/// More unanswered calls than there can be.
+const MAX_EARLY: usize = 1024;
+
 #[derive(Default)]
 pub(crate) struct Inspector {
     pub realms: Realms,
     pub extras: Extras,
     pub proxied: Proxied,
+    pub early: Early,
 }
 
 impl MessageInspector for Inspector {
@@ -46,6 +59,15 @@ impl MessageInspector for Inspector {
                 if lock(&self.proxied).contains(&id) {
                     request.uri.params.retain(|p| !matches!(p, Param::Transport(_)));
                 }
+                if request.method == Method::PRack
+                    && let Some(early) = lock(&self.early).get(&id)
+                {
+                    request.uri = early.target.clone();
+                    request.headers.retain(|h| !matches!(h, Header::Route(_)));
+                    for route in &early.routes {
+                        request.headers.push(Header::Route(route.clone().into()));
+                    }
+                }
                 if request.method == Method::Register {
                     // An address of record has no transport; the library copies the registrar's.
                     for header in request.headers.iter_mut() {
@@ -56,8 +78,9 @@ impl MessageInspector for Inspector {
                         }
                     }
                 }
-                if request.method == Method::Invite {
+                if matches!(request.method, Method::Invite | Method::Update | Method::Refer) {
                     request.headers.unique_push(Header::Allow(ALLOW.into()));
+                    request.headers.unique_push(Header::Supported(SUPPORTED.into()));
                 }
             }
             SipMessage::Response(response) => {
@@ -79,7 +102,8 @@ impl MessageInspector for Inspector {
                         response.headers.unique_push(header);
                     }
                 }
-                let invites = matches!(method, Ok(Method::Invite | Method::Options)) && is_success;
+                let invites =
+                    matches!(method, Ok(Method::Invite | Method::Options | Method::Update)) && is_success;
                 if invites || response.status_code.code() == 405 {
                     response.headers.unique_push(Header::Allow(ALLOW.into()));
                 }
@@ -87,8 +111,7 @@ impl MessageInspector for Inspector {
                     response
                         .headers
                         .unique_push(Header::Accept("application/sdp, application/dtmf-relay".into()));
-                    // RFC 3261 §11.2 wants it; we support no extension yet, and an empty list is legal.
-                    response.headers.unique_push(Header::Supported("".into()));
+                    response.headers.unique_push(Header::Supported(SUPPORTED.into()));
                 }
             }
         }
@@ -96,6 +119,12 @@ impl MessageInspector for Inspector {
     }
 
     fn after_received(&self, mut msg: SipMessage, _from: Option<&SipAddr>) -> SipMessage {
+        if let SipMessage::Response(response) = &mut msg
+            && matches!(response.status_code.code(), 101..200)
+            && response.rseq_value().is_some()
+        {
+            self.note_early(response);
+        }
         if let SipMessage::Response(response) = &mut msg
             && matches!(response.status_code.code(), 401 | 407)
         {
@@ -130,10 +159,58 @@ fn bare_received(via: &str) -> String {
     format!("{before}received={}{after}", address.trim_matches(['[', ']']))
 }
 
+impl Inspector {
+    fn note_early(&self, response: &Response) {
+        let (Ok(id), Ok(contacts)) = (response.call_id_header(), response.typed_contact_headers()) else {
+            return;
+        };
+        let Some(contact) = contacts.into_iter().next() else {
+            return;
+        };
+        let mut routes: Vec<String> = response
+            .record_route_headers()
+            .into_iter()
+            .flat_map(|route| split_addresses(route.value()))
+            .collect();
+        routes.reverse();
+        let mut early = lock(&self.early);
+        if early.len() < MAX_EARLY || early.contains_key(id.value()) {
+            early.insert(
+                id.value().to_string(),
+                EarlyTarget {
+                    target: contact.uri,
+                    routes,
+                },
+            );
+        }
+    }
+}
+
+/// `<sip:a;lr>, <sip:b;lr>`: the addresses one by one.
+fn split_addresses(value: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = value;
+    while let Some(end) = rest.find('>') {
+        // Parameters behind the bracket belong to the address before.
+        let comma = rest
+            .get(end..)
+            .and_then(|r| r.find(','))
+            .map_or(rest.len(), |at| end + at);
+        let (part, more) = rest.split_at(comma);
+        parts.push(part.trim().to_string());
+        rest = more.strip_prefix(',').unwrap_or(more);
+    }
+    if !rest.trim().is_empty() {
+        parts.push(rest.trim().to_string());
+    }
+    parts
+}
+
 fn without_transport(value: &str) -> String {
     value
         .replacen(";transport=TCP", "", 1)
         .replacen(";transport=UDP", "", 1)
+        .replacen(";transport=TLS", "", 1)
 }
 
 fn www_authenticate(header: &Header) -> Option<&str> {
@@ -176,6 +253,20 @@ mod tests {
         ];
         for (via, want) in cases {
             assert_eq!(bare_received(via), want);
+        }
+    }
+
+    #[test]
+    fn recorded_routes_are_split_at_their_brackets() {
+        let cases: &[(&str, &[&str])] = &[
+            ("<sip:a;lr>", &["<sip:a;lr>"]),
+            ("<sip:a;lr>,<sip:b;lr>;x=1", &["<sip:a;lr>", "<sip:b;lr>;x=1"]),
+            ("<sip:a,b@h;lr> , <sip:c>", &["<sip:a,b@h;lr>", "<sip:c>"]),
+            ("sip:a", &["sip:a"]),
+            ("", &[]),
+        ];
+        for (value, want) in cases {
+            assert_eq!(split_addresses(value), *want, "{value}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            gate (who may speak)      library (transactions, dialogs)      here
-//! UDP, TCP ────> wire, gate ─────────────> rsipstack ─────────> incoming ──> SipEvent::Incoming ─> answer ─> Established
+//! UDP TCP TLS ─> wire, gate ─────────────> rsipstack ─────────> incoming ──> SipEvent::Incoming ─> answer ─> Established
 //!                                             ^                 call (a task per dialog) ─────────> DialogEvent
 //!                                             '──────────────── register (a task per account) ────> SipEvent::Registration
 //! ```
@@ -10,14 +10,16 @@
 //! | Task | Number | Ends |
 //! |---|---|---|
 //! | library endpoint, UDP reader | 1 | shutdown |
-//! | TCP acceptor, reader and writer of a connection | 1, ≤ 64 each | shutdown, idle, error |
+//! | TCP and TLS acceptor, reader and writer of a connection | 1 each, ≤ 64 each | shutdown, idle, error |
 //! | incoming | 1, and one per request | shutdown, answer sent |
 //! | call | 1 per dialog, ≤ `max_calls` | end of the dialog |
 //! | register | 1 per account | shutdown, refusal |
+//! | peers | 1 per peer known by name | shutdown |
 //!
 //! Privacy: a caller's name and number are [`Redacted`]. The library logs whole messages at INFO: set [`LOG_DIRECTIVES`].
 
 mod call;
+mod change;
 mod config;
 mod core;
 mod digest;
@@ -27,19 +29,27 @@ mod fuzz;
 mod gate;
 mod grammar;
 mod incoming;
+mod info;
 mod inspector;
+mod locate;
 mod media;
+mod merging;
 #[cfg(test)]
 #[path = "../tests/common/mutate.rs"]
 mod mutate;
 mod outgoing;
+mod peers;
 mod ports;
 mod redact;
 mod register;
+mod reliable;
 pub mod sdp;
 #[cfg(test)]
 mod sdp_fuzz;
 mod tcp;
+mod timer;
+mod tls;
+mod transfer;
 mod udp;
 mod wire;
 
@@ -50,7 +60,8 @@ use std::time::Duration;
 use rsipstack::EndpointBuilder;
 use rsipstack::dialog::dialog_layer::DialogLayer;
 use rsipstack::platform::CancellationToken;
-use rsipstack::resolver::SipResolver;
+use rsipstack::sip;
+use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::transaction::CallIdFormat;
 use rsipstack::transaction::endpoint::EndpointOption;
 use rsipstack::transport::TransportLayer;
@@ -60,18 +71,23 @@ use tokio::task::JoinHandle;
 
 pub use attendant_media::codec::Codec;
 pub use call::{DialogEvent, DialogHandle, Established};
-pub use config::{Account, Cidr, Peer, SipConfig, Transport};
+pub use config::{Account, Cidr, NamedPeer, Peer, SipConfig, TlsListener, TlsTrust, Transport};
 pub use error::SipError;
 pub use gate::GateCounters;
 pub use incoming::{Caller, IncomingCall, Refusal};
+pub use locate::{Names, Srv};
 pub use media::{MediaOffer, Negotiated, SrtpPolicy};
+pub use outgoing::{Outgoing, check_target};
 pub use redact::Redacted;
 pub use register::RegistrationState;
 pub use sdp::Direction;
+pub use timer::SessionTimers;
+pub use transfer::TransferProgress;
 
-use crate::core::{Calls, Core, Resolver};
+use crate::core::{Calls, Core};
 use crate::gate::Gate;
 use crate::inspector::Inspector;
+use crate::locate::Locator;
 use crate::ports::PortPool;
 
 /// Directives a log filter must contain: the library writes whole messages with numbers and credentials at INFO.
@@ -123,17 +139,29 @@ impl std::fmt::Debug for Sip {
 /// # Errors
 /// [`SipError::Bind`], [`SipError::NoListener`] or [`SipError::BadAddress`]; each says what to do.
 pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>), SipError> {
-    if config.udp.is_none() && config.tcp.is_none() {
+    if config.udp.is_none() && config.tcp.is_none() && config.tls.is_none() {
         return Err(SipError::NoListener);
     }
     for account in &config.accounts {
-        register::parse_registrar(account)?;
+        if register::parse_registrar(account)?.transport() == Some(&sip::Transport::Tls) {
+            tls::check_trust(&account.trust)?;
+        }
+    }
+    for peer in &config.named_peers {
+        let uri = rsipstack::sip::Uri::try_from(format!("sip:{}", peer.host).as_str());
+        let plain = !peer.host.contains(['@', ';', '?', ' ', '/']);
+        if uri.is_err() || !plain {
+            return Err(SipError::BadAddress {
+                text: peer.host.clone(),
+                expected: "a host name such as trunk.example, an address or a network",
+            });
+        }
     }
     let ports = PortPool::new(config.rtp_ports)?;
     let gate = Arc::new(Gate::new(config.peers.iter().map(|peer| peer.net).collect()));
     let cancel = CancellationToken::new();
-    let transport =
-        TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(Resolver(SipResolver::default())));
+    let locator = Locator::new(config.names.clone());
+    let transport = TransportLayer::new_with_domain_resolver(cancel.clone(), Box::new(locator.clone()));
     let mut udp_addr = None;
     if let Some(addr) = config.udp {
         let socket = udp::bind(addr).await?;
@@ -142,21 +170,30 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         let connection = UdpConnection::from_socket(socket, None, Some(cancel.child_token())).await?;
         transport.add_transport(connection.into());
     }
-    let mut listener = None;
-    let mut tcp_addr = None;
+    let mut listeners = Vec::new();
+    let (mut tcp_addr, mut tls_addr) = (None, None);
     if let Some(addr) = config.tcp {
-        let bound = tcp::bind(addr).await?;
+        let bound = tcp::bind(addr, "tcp").await?;
         let addr = bound.local_addr()?;
         tcp_addr = Some(addr);
-        transport.add_transport(tcp::address_only(addr).await?);
-        listener = Some(bound);
+        transport.add_transport(tcp::address_only(addr, sip::Transport::Tcp).await?);
+        listeners.push((bound, None));
+    }
+    if let Some(tls) = &config.tls {
+        let acceptor = tls::acceptor(tls)?;
+        let bound = tcp::bind(tls.addr, "tls").await?;
+        let addr = bound.local_addr()?;
+        tls_addr = Some(addr);
+        transport.add_transport(tcp::address_only(addr, sip::Transport::Tls).await?);
+        listeners.push((bound, Some(acceptor)));
     }
 
     let inspector = Inspector::default();
-    let (realms, extras, proxied) = (
+    let (realms, extras, proxied, early) = (
         inspector.realms.clone(),
         inspector.extras.clone(),
         inspector.proxied.clone(),
+        inspector.early.clone(),
     );
     let endpoint = EndpointBuilder::new()
         .with_user_agent(&config.user_agent)
@@ -165,6 +202,8 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         .with_inspector(Box::new(inspector))
         .with_option(EndpointOption {
             callid_format: CallIdFormat::Uuid,
+            t1: config.t1,
+            t1x64: config.t1 * 64,
             ..EndpointOption::default()
         })
         .build();
@@ -174,20 +213,32 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         layer: Arc::new(DialogLayer::new(inner.clone())),
         endpoint: inner.clone(),
         gate: gate.clone(),
+        locator,
         ports,
         realms,
         extras,
         proxied,
+        early,
         udp: udp_addr,
         tcp: tcp_addr,
+        tls: tls_addr,
+        links: tls::Links::default(),
+        cancel: cancel.clone(),
         calls: Calls::default(),
+        merging: merging::Merging::default(),
         dialling: Mutex::default(),
         config,
     });
     let (events_tx, events) = mpsc::channel(EVENTS);
     tokio::spawn(async move { endpoint.serve().await });
-    if let Some(listener) = listener {
-        tokio::spawn(tcp::run(listener, inner, gate, cancel.clone()));
+    for (listener, acceptor) in listeners {
+        tokio::spawn(tcp::run(
+            listener,
+            acceptor,
+            inner.clone(),
+            gate.clone(),
+            cancel.clone(),
+        ));
     }
     let task = incoming::run(core.clone(), transactions, events_tx.clone());
     let token = cancel.clone();
@@ -197,6 +248,9 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
             () = task => {}
         }
     });
+    for named in core.config.named_peers.clone() {
+        tokio::spawn(peers::follow(core.clone(), named, cancel.clone()));
+    }
     let registrations = CancellationToken::new();
     let accounts = core.config.accounts.iter().map(|account| {
         tokio::spawn(register::run(
@@ -229,14 +283,26 @@ impl Sip {
         target: &str,
         credentials: Option<(String, String)>,
     ) -> Result<Established, SipError> {
-        outgoing::invite(&self.core, target, credentials).await
+        let call = Outgoing {
+            credentials,
+            ..Outgoing::to(target)
+        };
+        outgoing::invite(&self.core, call).await
+    }
+
+    /// Places calls on behalf of whoever holds it, as long as the endpoint runs.
+    pub fn dialler(&self) -> Dialler {
+        Dialler {
+            core: self.core.clone(),
+        }
     }
 
     /// Addresses really bound, with their transport.
     pub fn local_addrs(&self) -> Vec<(Transport, SocketAddr)> {
         let udp = self.core.udp.map(|addr| (Transport::Udp, addr));
         let tcp = self.core.tcp.map(|addr| (Transport::Tcp, addr));
-        udp.into_iter().chain(tcp).collect()
+        let tls = self.core.tls.map(|addr| (Transport::Tls, addr));
+        udp.into_iter().chain(tcp).chain(tls).collect()
     }
 
     /// Calls under way, from the INVITE to the end.
@@ -271,6 +337,28 @@ impl Sip {
             }
         };
         let _ = tokio::time::timeout(SHUTDOWN, done).await;
+    }
+}
+
+/// Places calls; see [`Sip::dialler`].
+#[derive(Clone)]
+pub struct Dialler {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialler")
+    }
+}
+
+impl Dialler {
+    /// Places a call and waits for the answer. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// As [`Sip::invite`].
+    pub async fn call(&self, call: Outgoing) -> Result<Established, SipError> {
+        outgoing::invite(&self.core, call).await
     }
 }
 

@@ -20,8 +20,10 @@ use tokio::sync::mpsc;
 
 use crate::SipEvent;
 use crate::config::{Account, Transport};
-use crate::core::{Core, lock, resolve};
+use crate::core::{Core, lock};
 use crate::error::SipError;
+use crate::locate::Server;
+use crate::tls;
 
 /// Longest time between refreshes, however long the registrar grants.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -193,39 +195,67 @@ impl Task {
         }
     }
 
+    /// Tries the registrar's servers in their order until one answers.
     async fn attempt(&mut self) -> Result<Outcome, SipError> {
-        let addrs = resolve(&self.server).await?;
-        let Some(first) = addrs.first().copied() else {
-            return Ok(Outcome::Failed {
-                reason: "the registrar's name has no address".to_string(),
-                retry_after: None,
-            });
+        let servers = self.core.locator.servers(&self.server).await?;
+        let addresses = servers.iter().map(|server| server.addr.ip().to_canonical());
+        self.core
+            .gate
+            .set_registrar(&self.account.name, addresses.collect());
+        let mut outcome = Outcome::Failed {
+            reason: "the registrar's name has no address".to_string(),
+            retry_after: None,
         };
-        self.core.gate.set_registrar(
-            &self.account.name,
-            addrs.iter().map(|addr| addr.ip().to_canonical()).collect(),
-        );
+        for server in servers {
+            // The library asks the same locator, and is told the first that is not down: this one.
+            outcome = self.attempt_at(server).await?;
+            match outcome {
+                // Not the 423, which is answered at once.
+                Outcome::Failed { retry_after, .. } if retry_after.is_none_or(|wait| wait >= MIN_BACKOFF) => {
+                    self.core.locator.failed(server.addr);
+                }
+                _ => {
+                    self.core.locator.works(server.addr);
+                    break;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn attempt_at(&mut self, server: Server) -> Result<Outcome, SipError> {
         if self.registration.contact.is_none() {
             let uri = self
                 .core
-                .contact(&self.account.username, first.ip(), self.transport())?;
+                .contact(&self.account.username, server.addr.ip(), self.transport())?;
             self.registration.contact = Some(typed::Contact {
                 display_name: None,
                 uri,
                 params: Vec::new(),
             });
         }
+        if let Err(error) = tls::ensure(&self.core, server, &self.server, &self.account.trust).await {
+            return Ok(Outcome::Failed {
+                reason: error.to_string(),
+                retry_after: None,
+            });
+        }
         let register = self
             .registration
             .register(self.server.clone(), Some(self.expires_s));
-        let Ok(response) = tokio::time::timeout(PATIENCE, register).await else {
-            let reason = format!("no answer from {first} within {} s", PATIENCE.as_secs());
-            return Ok(Outcome::Failed {
-                reason,
-                retry_after: None,
-            });
+        let failed = |reason| Outcome::Failed {
+            reason,
+            retry_after: None,
         };
-        Ok(self.judge(&response?))
+        match tokio::time::timeout(PATIENCE, register).await {
+            Ok(Ok(response)) => Ok(self.judge(&response)),
+            Ok(Err(error)) => Ok(failed(SipError::from(error).to_string())),
+            Err(_) => Ok(failed(format!(
+                "no answer from {} within {} s",
+                server.addr,
+                PATIENCE.as_secs()
+            ))),
+        }
     }
 
     fn judge(&mut self, response: &Response) -> Outcome {
@@ -275,10 +305,9 @@ impl Task {
     }
 
     fn transport(&self) -> Transport {
-        match self.server.transport() {
-            Some(sip::Transport::Tcp) => Transport::Tcp,
-            _ => Transport::Udp,
-        }
+        self.server
+            .transport()
+            .map_or(Transport::Udp, |transport| Transport::of(*transport))
     }
 
     async fn tell(&self, state: RegistrationState) {
@@ -307,7 +336,7 @@ fn header_number<'a>(response: &'a Response, pick: impl Fn(&'a Header) -> Option
 pub(crate) fn parse_registrar(account: &Account) -> Result<Uri, SipError> {
     let bad = || SipError::BadAddress {
         text: account.registrar.clone(),
-        expected: "a registrar such as pbx.example, 192.0.2.1:5060 or pbx.example;transport=tcp",
+        expected: "a registrar such as pbx.example, 192.0.2.1:5060 or pbx.example;transport=tcp (or tls)",
     };
     let text = account.registrar.trim().trim_start_matches("sip:");
     if text.is_empty() || text.contains(char::is_whitespace) || text.contains('@') {
@@ -315,12 +344,16 @@ pub(crate) fn parse_registrar(account: &Account) -> Result<Uri, SipError> {
     }
     let mut uri = Uri::try_from(format!("sip:{text}").as_str()).map_err(|_| bad())?;
     match uri.transport() {
-        Some(sip::Transport::Udp | sip::Transport::Tcp) => {}
+        Some(sip::Transport::Udp | sip::Transport::Tcp | sip::Transport::Tls) => {}
         Some(_) => return Err(bad()),
-        None if account.transport == Transport::Tcp => {
-            uri.params.push(sip::Param::Transport(sip::Transport::Tcp))
+        None => {
+            let transport = match account.transport {
+                Transport::Udp => None,
+                Transport::Tcp => Some(sip::Transport::Tcp),
+                Transport::Tls => Some(sip::Transport::Tls),
+            };
+            uri.params.extend(transport.map(sip::Param::Transport));
         }
-        None => {}
     }
     Ok(uri)
 }

@@ -10,7 +10,9 @@ use rsipstack::sip::{HeadersExt as _, SipMessage, ToTypedHeader as _, typed};
 use crate::grammar;
 
 /// Methods we accept, as written into Allow.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY";
+/// Extensions we have, as written into Supported.
+pub(crate) const SUPPORTED: &str = "timer, 100rel, replaces";
 /// What the library's parser knows; anything else is answered 501 here.
 const KNOWN_METHODS: &[&str] = &[
     "ACK",

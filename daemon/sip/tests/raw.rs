@@ -2,107 +2,14 @@
 
 mod common;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use attendant_sip::{DialogEvent, Established, MediaOffer, SipConfig, SipError, SipEvent, Transport};
+use attendant_sip::{DialogEvent, MediaOffer, SipConfig, SipError, SipEvent, Transport};
+use common::raw::{Raw, SDP, established, header};
 use common::{Line, SOON, config, next, peer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-
-const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 9000 RTP/AVP 8 101\r\n\
-    a=rtpmap:101 telephone-event/8000\r\n";
-
-/// A peer that speaks SIP by hand.
-struct Raw {
-    socket: tokio::net::UdpSocket,
-    target: SocketAddr,
-    call_id: String,
-    to: String,
-}
-
-impl Raw {
-    async fn new(ip: &str, target: SocketAddr, call_id: &str) -> Raw {
-        let socket = tokio::net::UdpSocket::bind((ip, 0)).await.unwrap();
-        Raw {
-            socket,
-            target,
-            call_id: call_id.to_string(),
-            to: format!("<sip:100@{target}>"),
-        }
-    }
-
-    fn request(&self, method: &str, cseq: u32, extra: &str, body: &str) -> String {
-        let me = self.socket.local_addr().unwrap();
-        format!(
-            "{method} sip:100@{target} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{id}{method}{cseq};rport\r\n\
-             From: <sip:raw@{me}>;tag=raw\r\nTo: {to}\r\nCall-ID: {id}\r\nCSeq: {cseq} {method}\r\n\
-             Contact: <sip:raw@{me}>\r\nMax-Forwards: 70\r\n{extra}Content-Length: {len}\r\n\r\n{body}",
-            target = self.target,
-            id = self.call_id,
-            to = self.to,
-            len = body.len(),
-        )
-    }
-
-    fn offer(&self, method: &str, cseq: u32, sdp: &str) -> String {
-        self.request(method, cseq, "Content-Type: application/sdp\r\n", sdp)
-    }
-
-    async fn send(&self, message: impl AsRef<[u8]>) {
-        self.socket.send_to(message.as_ref(), self.target).await.unwrap();
-    }
-
-    async fn receive(&self) -> String {
-        let mut buffer = vec![0; 9000];
-        let (len, _) = timeout(SOON, self.socket.recv_from(&mut buffer))
-            .await
-            .expect("an answer in time")
-            .unwrap();
-        String::from_utf8(buffer[..len].to_vec()).unwrap()
-    }
-
-    /// The next final answer; remembers the To tag of a dialog.
-    async fn answer(&mut self) -> (u16, String) {
-        loop {
-            let message = self.receive().await;
-            let Some(status) = message.strip_prefix("SIP/2.0 ") else {
-                continue;
-            };
-            let status: u16 = status[..3].parse().unwrap();
-            if status >= 200 {
-                return (status, message);
-            }
-        }
-    }
-
-    fn learn_tag(&mut self, answer: &str) {
-        self.to = header(answer, "To").unwrap();
-    }
-
-    async fn silence(&self) {
-        let mut buffer = [0; 9000];
-        let got = timeout(Duration::from_millis(300), self.socket.recv_from(&mut buffer)).await;
-        assert!(got.is_err(), "unexpected: {}", String::from_utf8_lossy(&buffer));
-    }
-}
-
-fn header(message: &str, name: &str) -> Option<String> {
-    message.lines().find_map(|line| {
-        line.strip_prefix(&format!("{name}: "))
-            .map(|value| value.trim().to_string())
-    })
-}
-
-async fn established(line: &mut Line, raw: &mut Raw, sdp: &str) -> (Established, String) {
-    raw.send(raw.offer("INVITE", 1, sdp)).await;
-    let taken = line.incoming().await.answer().await.unwrap();
-    let (status, answer) = raw.answer().await;
-    assert_eq!(status, 200);
-    raw.learn_tag(&answer);
-    raw.send(raw.request("ACK", 1, "", "")).await;
-    (taken, answer)
-}
 
 #[tokio::test]
 async fn malformed_messages_are_answered_or_ignored_and_the_next_call_works() {
@@ -193,9 +100,9 @@ async fn options_is_answered_with_what_we_can_do() {
     let (status, answer) = raw.answer().await;
     assert_eq!(status, 200);
     for part in [
-        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO",
+        "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY",
         "Accept: application/sdp",
-        "Supported:",
+        "Supported: timer, 100rel, replaces",
     ] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
@@ -205,7 +112,9 @@ async fn options_is_answered_with_what_we_can_do() {
 async fn a_probe_sees_that_all_lines_are_taken() {
     let limits = SipConfig {
         peers: vec![peer("127.0.0.0/8")],
-        max_calls: 1,
+        // One line; the rest is kept in reserve.
+        max_calls: 3,
+        lines: Some(1),
         ..config("127.0.0.85", true)
     };
     let mut line = Line::start(limits).await;
@@ -330,10 +239,21 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
         }
     };
     raw.learn_tag(&ringing);
-    for (method, want) in [("OPTIONS", 200), ("UPDATE", 500), ("INFO", 500), ("MESSAGE", 405)] {
+    for (method, want) in [
+        ("OPTIONS", 200),
+        ("UPDATE", 200),
+        ("INFO", 200),
+        ("PRACK", 400),
+        ("MESSAGE", 405),
+    ] {
         raw.send(raw.request(method, 11, "", "")).await;
         assert_eq!(raw.answer().await.0, want, "{method} before the answer");
     }
+    // The offer in the INVITE is not answered yet.
+    raw.send(raw.offer("UPDATE", 12, SDP)).await;
+    let (status, answer) = raw.answer().await;
+    let wait: u32 = header(&answer, "Retry-After").unwrap().parse().unwrap();
+    assert_eq!((status, wait <= 10), (500, true));
     let taken = call.answer().await.unwrap();
     assert_eq!(raw.answer().await.0, 200);
     raw.send(raw.request("ACK", 10, "", "")).await;
@@ -343,10 +263,12 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
         (20, "OPTIONS", "", "", 200),
         (21, "INFO", dtmf, "Signal=5\r\nDuration=100\r\n", 200),
         (22, "INFO", "Content-Type: text/plain\r\n", "x", 415),
-        (23, "REFER", "", "", 405),
+        (23, "REFER", "Refer-To: <sip:1@h>\r\n", "", 603),
         (24, "MESSAGE", "", "", 405),
-        (25, "NOTIFY", "", "", 405),
+        (25, "NOTIFY", "Event: refer\r\n", "SIP/2.0 200 OK", 481),
         (26, "UPDATE", "", "", 200),
+        (27, "NOTIFY", "Event: talk\r\n", "", 489),
+        (28, "INFO", "Content-Type: application/hook-flash\r\n", "", 200),
         (9, "INFO", "", "", 500),
     ] {
         raw.send(raw.request(method, cseq, extra, body)).await;
@@ -354,6 +276,7 @@ async fn requests_in_a_dialog_are_never_left_without_an_answer() {
     }
     let mut events = taken.events;
     assert_eq!(next(&mut events).await, Some(DialogEvent::InfoDigit('5')));
+    assert_eq!(next(&mut events).await, Some(DialogEvent::Flash));
     raw.send(raw.request("BYE", 30, "", "")).await;
     assert_eq!(raw.answer().await.0, 200);
     assert_eq!(next(&mut events).await, Some(DialogEvent::Bye));
@@ -422,6 +345,23 @@ async fn retransmitted_invites_are_one_call() {
     );
     drop(call);
     assert_eq!(raw.answer().await.0, 480);
+}
+
+#[tokio::test]
+async fn an_invite_that_comes_by_two_ways_is_one_call() {
+    let mut line = Line::answering("127.0.0.91", "127.0.0.92").await;
+    let mut raw = Raw::new("127.0.0.92", line.addr(Transport::Udp), "forked").await;
+    let invite = raw.offer("INVITE", 1, SDP);
+    raw.send(&invite).await;
+    let call = line.incoming().await;
+    raw.send(invite.replace("branch=z9hG4bK", "branch=z9hG4bKother"))
+        .await;
+    assert_eq!(raw.answer().await.0, 482);
+    drop(call);
+    assert_eq!(raw.answer().await.0, 480);
+    line.idle().await;
+    // Once it is over, the same numbers are another call.
+    raw.send(raw.request("ACK", 1, "", "")).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@
 
 mod ears;
 mod echo;
+mod handoff;
 pub mod judge;
 mod mouth;
 mod quality;
@@ -31,18 +32,27 @@ use std::{
 };
 
 use attendant_dialog::History;
-use attendant_media::FRAME_SAMPLES;
+use attendant_media::{
+    FRAME_SAMPLES,
+    progress::{Fax, FaxDetector},
+};
 use attendant_models::client::{Engines, Priority, TranscribeRequest};
 use attendant_models::protocol::{ChatMessage, Role};
-use attendant_rt::Leg;
-use attendant_sip::{DialogEvent, Established};
+use attendant_rt::{Leg, Rt};
+use attendant_sip::{Dialler, DialogEvent, DialogHandle, Established};
 use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Source, Store, TurnLatencies};
-use attendant_turn::{Action, AttemptId, EndCause, Hearing, Phrase, ReplyProgress, TurnMachine};
+use attendant_turn::{Action, AttemptId, EndCause, FrameVoice, Hearing, Phrase, ReplyProgress, TurnMachine};
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
-use crate::{config::Config, phrases::PhraseBook};
+use crate::{
+    config::Config,
+    phrases::PhraseBook,
+    switchboard::{Listed, Request, Switchboard, TransferRefused},
+    transfer::KeyAction,
+};
 use ears::Ears;
 use echo::EchoCanceller;
+use handoff::{Handoff, Job, Report};
 use judge::{Judged, Moment};
 use mouth::{Clip, Mouth};
 use recorder::Recorder;
@@ -64,6 +74,11 @@ const PARTIAL_FRAMES: u64 = 40;
 const MOST_PARTIAL_FRAMES: u64 = 450;
 /// Longest a partial transcript may take.
 const PARTIAL_DEADLINE: Duration = Duration::from_secs(2);
+/// What the machine is told of frames that are not the caller's to speak in.
+const NO_VOICE: FrameVoice = FrameVoice {
+    speech_prob: 0.0,
+    level_dbov: -127.0,
+};
 /// Gain of a ducked reply [‰]: about −10 dB.
 const DUCKED: u32 = 300;
 
@@ -84,12 +99,22 @@ pub struct House {
     pub active: Arc<AtomicUsize>,
     /// Times the voice ran out in mid-clause, over all calls that have ended.
     pub underruns: Arc<AtomicU64>,
+    /// Places calls, to consult those who take over.
+    pub dialler: Dialler,
+    /// Audio of those calls.
+    pub rt: Arc<Rt>,
+    /// Calls in progress, for whoever asks them for something.
+    pub switchboard: Switchboard,
 }
 
 /// One try at a turn, as the call sees it.
 #[derive(Debug, Default)]
 struct Attempt {
     text: String,
+    /// The text is these keys.
+    keys: Option<String>,
+    /// What follows when the reply has been heard to its end.
+    then: Option<Then>,
     /// What the words alone say about whether they are all; where the language model may know better.
     verdict: Option<attendant_dialog::Completeness>,
     committed: bool,
@@ -110,6 +135,14 @@ struct Attempt {
     first: Option<ClauseTimes>,
 }
 
+/// What follows a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The caller is put through to this target.
+    Transfer(usize),
+    HangUp,
+}
+
 impl Attempt {
     /// End of the caller's speech.
     fn speech_end(&self) -> Option<Instant> {
@@ -128,8 +161,21 @@ impl Drop for Aborting {
     }
 }
 
-/// Counts the call as active as long as it lives.
-struct Active(Arc<AtomicUsize>);
+/// Counts a call as active as long as it lives.
+pub struct Active(Arc<AtomicUsize>);
+
+impl House {
+    /// A line for one more call, if one is free.
+    #[must_use]
+    pub fn admit(&self) -> Option<Active> {
+        let most = self.config.max_calls();
+        let more = |active: usize| (active < most).then_some(active + 1);
+        self.active
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(Active(self.active.clone()))
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -159,6 +205,15 @@ pub struct Call {
     /// Where the latest partial transcript ended [frame].
     partial_to: u64,
     held: bool,
+    /// Since when sound is expected: not while we are on hold, or the caller is being put through.
+    listening_since: Instant,
+    fax: FaxDetector,
+    /// The caller's dialog.
+    dialog: Option<DialogHandle>,
+    /// The caller is being put through.
+    handoff: Option<Handoff>,
+    requests: mpsc::Receiver<Request>,
+    _listed: Listed,
     outcome: Option<(Outcome, &'static str)>,
     _active: Active,
 }
@@ -166,9 +221,9 @@ pub struct Call {
 impl Call {
     /// A call just answered on `leg`, recorded as `session`.
     #[must_use]
-    pub fn new(id: u64, house: House, leg: Leg, session: SessionKey) -> Self {
+    pub fn new(id: u64, house: House, line: Active, leg: Leg, session: SessionKey) -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
-        house.active.fetch_add(1, Ordering::Relaxed);
+        let (listed, requests) = house.switchboard.list(id);
         let mut machine = TurnMachine::new(house.config.turn.clone(), Instant::now());
         if house.config.debug.traces.is_some() {
             machine.keep_trace();
@@ -189,8 +244,14 @@ impl Call {
             partial: None,
             partial_to: 0,
             held: false,
+            listening_since: Instant::now(),
+            fax: FaxDetector::default(),
+            dialog: None,
+            handoff: None,
+            requests,
+            _listed: listed,
             outcome: None,
-            _active: Active(house.active.clone()),
+            _active: line,
             house,
         }
     }
@@ -199,6 +260,7 @@ impl Call {
     pub async fn run(mut self, mut dialog: Established, mut drain: tokio::sync::watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.dialog = Some(dialog.handle.clone());
         // The greeting.
         self.act();
         while self.outcome.is_none() {
@@ -206,6 +268,8 @@ impl Call {
                 _ = tick.tick() => self.on_tick(),
                 Some(event) = self.events.recv() => self.on_engine(event),
                 event = dialog.events.recv() => self.on_dialog(event),
+                report = handoff::next_report(&mut self.handoff) => self.on_report(report),
+                Some(request) = self.requests.recv() => self.on_request(request),
                 Ok(()) = drain.changed() => {
                     if *drain.borrow() {
                         self.outcome = Some((Outcome::Terminated, "the appliance is shutting down"));
@@ -214,6 +278,8 @@ impl Call {
             }
             self.act();
         }
+        // One that was not accepted is taken back.
+        self.handoff = None;
         let (outcome, reason) = self.outcome.unwrap_or((Outcome::Completed, "ended"));
         if let Err(error) = dialog.handle.bye().await {
             tracing::debug!(call = self.id, %error, "the other end had cleared already");
@@ -254,13 +320,18 @@ impl Call {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
+        // Who is being put through waits: music on hold is no speech, and silence no absence.
+        let waits = self.handoff.is_some();
         while let Ok(rx) = self.leg.rx.pop() {
             let (frame, voice) = self.canceller.hear(&rx);
             self.ears.push(&frame);
-            self.machine.handle_frame(voice, now);
+            self.machine
+                .handle_frame(if waits { NO_VOICE } else { voice }, now);
+            if self.fax.push(&frame) == Some(Fax::Calling) {
+                self.on_fax();
+            }
             if let Some(digit) = rx.digit {
-                self.recorder.event(EventKind::Dtmf, None);
-                self.machine.handle_digit(digit, now);
+                self.on_digit(digit);
             }
             // Before the next frame: a stop or a transcription belongs to this one.
             self.act();
@@ -269,10 +340,16 @@ impl Call {
         let played = self.leg.control.played();
         self.mouth.pump(&mut self.leg.tx, played);
         self.note_first_audio(now);
-        self.machine.handle_playout(self.mouth.playing(played), now);
+        self.machine
+            .handle_playout(waits || self.mouth.playing(played), now);
+        self.tell_ringing(now);
         self.machine.handle_timeout(now);
+        if self.held || waits {
+            self.listening_since = now;
+        }
         let age = self.leg.control.stats().last_rx_age_ms;
-        if !self.held && age > MEDIA_TIMEOUT_MS {
+        let listened = now.saturating_duration_since(self.listening_since);
+        if age > MEDIA_TIMEOUT_MS && listened > Duration::from_millis(MEDIA_TIMEOUT_MS) {
             self.outcome = Some((Outcome::Terminated, "no audio from the other end for 30 s"));
         }
     }
@@ -300,10 +377,170 @@ impl Call {
                 self.recorder
                     .event(if held { EventKind::Hold } else { EventKind::Resume }, None);
             }
-            Some(DialogEvent::InfoDigit(digit)) => self.machine.handle_digit(digit, Instant::now()),
+            Some(DialogEvent::InfoDigit(digit)) => self.on_digit(digit),
+            Some(DialogEvent::Flash) => self.recorder.event(EventKind::Flash, None),
+            Some(DialogEvent::Replaced) => self.recorder.event(EventKind::Replaced, None),
+            // A PBX may take the caller along without a word.
+            Some(DialogEvent::Bye) | None if self.handoff.is_some() => {
+                if self.handoff.as_mut().is_some_and(Handoff::has_succeeded) {
+                    self.on_report(Report::Answered);
+                } else {
+                    self.outcome = Some((Outcome::Completed, "call ended while being put through"));
+                }
+            }
             Some(DialogEvent::Bye) | None => self.outcome = Some((Outcome::Completed, "caller hung up")),
             Some(DialogEvent::Failed(_)) => {
                 self.outcome = Some((Outcome::Terminated, "the connection to the other end was lost"));
+            }
+        }
+    }
+
+    fn on_digit(&mut self, digit: char) {
+        self.recorder.event(EventKind::Dtmf, None);
+        if self.handoff.is_none() {
+            self.machine.handle_digit(digit, Instant::now());
+        }
+    }
+
+    /// A fax machine calls: it goes where faxes are taken, if anywhere.
+    fn on_fax(&mut self) {
+        self.recorder.event(EventKind::Fax, None);
+        let section = &self.house.config.transfer;
+        let target = section.fax.as_deref().and_then(|name| section.index(name));
+        if let Some(target) = target.filter(|_| self.handoff.is_none()) {
+            let epoch = self.mouth.stop(self.leg.control.played());
+            self.leg.control.flush(epoch);
+            self.begin_handoff(target);
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        let Request::Transfer { target, answer } = request;
+        let found = self.house.config.transfer.index(&target);
+        let accepted = match found {
+            Some(index) if self.handoff.is_none() => {
+                let text = self.house.config.transfer.put_through(index);
+                self.say_text(&text);
+                self.begin_handoff(index);
+                Ok(())
+            }
+            Some(_) => Err(TransferRefused::Busy),
+            None => Err(TransferRefused::Unknown),
+        };
+        // Who asked may have gone.
+        let _ = answer.send(accepted);
+    }
+
+    /// Puts the caller through to a target of the list.
+    fn begin_handoff(&mut self, index: usize) {
+        let (section, persona) = (&self.house.config.transfer, &self.house.config.business);
+        let (Some(target), Some(caller)) = (section.target.get(index).cloned(), self.dialog.clone()) else {
+            return;
+        };
+        let said = self.history.last_caller().unwrap_or_default();
+        let job = Job {
+            call: self.id,
+            caller,
+            briefing: section.briefing(index, persona, said),
+            ring: Duration::from_secs(u64::from(section.ring_s)),
+            target,
+        };
+        self.recorder
+            .event(EventKind::TransferAsked, Some(&job.target.name));
+        tracing::info!(
+            call = self.id,
+            target = job.target.name,
+            "the caller is put through"
+        );
+        self.handoff = Some(Handoff::start(index, self.house.clone(), job));
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Ringing => {
+                if let Some(handoff) = &mut self.handoff
+                    && handoff.told_ringing.is_none()
+                {
+                    handoff.told_ringing = Some(Instant::now());
+                    self.recorder.event(EventKind::TransferRinging, None);
+                }
+            }
+            Report::Answered => {
+                self.handoff = None;
+                self.recorder.event(EventKind::TransferAnswered, None);
+                self.outcome = Some((Outcome::Completed, "put through"));
+            }
+            Report::Failed(why) => {
+                let Some(handoff) = self.handoff.take() else {
+                    return;
+                };
+                tracing::info!(call = self.id, why, "the caller is back: not put through");
+                self.recorder.event(EventKind::TransferFailed, Some(&why));
+                let text = self.house.config.transfer.failed(handoff.target);
+                self.say_text(&text);
+                self.history.push_reply(&text);
+                self.prefill_history();
+            }
+        }
+    }
+
+    /// Now and then, while it rings and the caller hears nothing else.
+    fn tell_ringing(&mut self, now: Instant) {
+        let quiet = !self.mouth.playing(self.leg.control.played());
+        let Some(handoff) = self.handoff.as_mut().filter(|_| quiet) else {
+            return;
+        };
+        if handoff
+            .told_ringing
+            .is_some_and(|told| now >= told + handoff::STILL_RINGING)
+        {
+            handoff.told_ringing = Some(now);
+            let text = self.house.config.transfer.still_ringing(handoff.target);
+            self.say_text(&text);
+        }
+    }
+
+    /// Says a text of the phrase book.
+    fn say_text(&mut self, text: &str) {
+        match self.house.phrases.get_text(text) {
+            Some((text, pcm)) => self.mouth.say(Clip {
+                attempt: None,
+                text,
+                pcm,
+            }),
+            None => tracing::error!(call = self.id, "a text is not in the phrase book"),
+        }
+    }
+
+    /// A reply that no model writes: to a key of the menu, or to who wants to be put through.
+    fn canned(&self, attempt: &Attempt) -> Option<(String, Option<Then>)> {
+        let config = &self.house.config;
+        let key = match &attempt.keys {
+            Some(keys) => {
+                let mut digits = keys.chars();
+                let digit = digits.next().filter(|_| digits.next().is_none())?;
+                Some(config.keys.iter().find(|key| key.digit == digit)?)
+            }
+            None => None,
+        };
+        let put_through = |index| (config.transfer.put_through(index), Some(Then::Transfer(index)));
+        let Some(key) = key else {
+            return config.transfer.asked_for(&attempt.text).map(put_through);
+        };
+        match key.action {
+            KeyAction::Transfer => {
+                let target = key.target.as_deref()?;
+                config.transfer.index(target).map(put_through)
+            }
+            KeyAction::Repeat => {
+                let greeting = || self.house.phrases.get(Phrase::Greeting).map(|(text, _)| text);
+                let last = self.history.last_reply().map(str::to_owned);
+                last.or_else(greeting).map(|text| (text, None))
+            }
+            KeyAction::Message => Some((config.transfer.message.clone(), None)),
+            KeyAction::Hangup => {
+                let (text, _) = self.house.phrases.get(Phrase::Goodbye)?;
+                Some((text, Some(Then::HangUp)))
             }
         }
     }
@@ -389,6 +626,7 @@ impl Call {
                     let text = format!("(typed on the keypad: {digits})");
                     let attempt = self.attempts.entry(id).or_default();
                     attempt.text = text;
+                    attempt.keys = Some(digits);
                     attempt.asked_at = Some(Instant::now());
                 }
                 Action::Think { id, speculative } => self.think(id, speculative),
@@ -402,7 +640,17 @@ impl Call {
                 Action::Duck => self.leg.control.set_gain(DUCKED),
                 Action::Unduck => self.leg.control.set_gain(1000),
                 Action::Stop { id } => self.stop(id),
-                Action::TurnDone { id } => self.end_turn(id, None),
+                Action::TurnDone { id } => {
+                    let then = self.attempts.get(&id).and_then(|attempt| attempt.then);
+                    self.end_turn(id, None);
+                    match then {
+                        Some(Then::Transfer(index)) => self.begin_handoff(index),
+                        Some(Then::HangUp) => {
+                            self.outcome = Some((Outcome::Completed, "ended by key"));
+                        }
+                        None => {}
+                    }
+                }
                 Action::HangUp(cause) => self.outcome = Some(outcome(cause)),
             }
         }
@@ -521,6 +769,9 @@ impl Call {
     }
 
     fn think(&mut self, id: AttemptId, speculative: bool) {
+        if let Some((text, then)) = self.attempts.get(&id).and_then(|a| self.canned(a)) {
+            return self.reply_canned(id, text, then);
+        }
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
@@ -546,6 +797,21 @@ impl Call {
             task,
             self.events_in.clone(),
         ))));
+    }
+
+    fn reply_canned(&mut self, id: AttemptId, text: String, then: Option<Then>) {
+        let known = self.house.phrases.get_text(&text).map(|(_, pcm)| pcm);
+        let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.then = then;
+        attempt.task = Some(Aborting(tokio::spawn(reply::canned(
+            engines, self.id, id, text, known, events,
+        ))));
+        // What was asked for is known: there is nothing to wait for.
+        self.machine
+            .handle_completeness(id, attendant_turn::Completeness::Finished, Instant::now());
     }
 
     fn commit(&mut self, id: AttemptId) {

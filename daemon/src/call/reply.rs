@@ -116,6 +116,41 @@ pub struct Task {
     pub persona: Persona,
 }
 
+/// Speaks a reply that no model writes; `known` is its audio, where there is some already.
+pub async fn canned(
+    engines: Engines,
+    call: u64,
+    id: AttemptId,
+    text: String,
+    known: Option<Arc<Vec<i16>>>,
+    events: mpsc::Sender<Event>,
+) {
+    let made = match known {
+        Some(pcm) => Ok(pcm),
+        None => {
+            let request = SpeakRequest {
+                call,
+                turn: 0,
+                deadline: CLAUSE_DEADLINE,
+                text: spoken(&text),
+                speed: 1.0,
+                priority: Priority::Live,
+            };
+            engines.speak(request).await.map(|speech| Arc::new(speech.pcm))
+        }
+    };
+    // A call that has ended takes no events.
+    let _ = match made {
+        Ok(pcm) => {
+            let times = ClauseTimes::default();
+            let _ = events.send(Event::Clause { id, text, pcm, times }).await;
+            let stats = Stats::default();
+            events.send(Event::ReplyDone { id, stats }).await
+        }
+        Err(error) => events.send(Event::ReplyFailed { id, error }).await,
+    };
+}
+
 struct Written {
     text: String,
     first_token_ms: u32,

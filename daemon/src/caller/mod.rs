@@ -160,6 +160,7 @@ pub async fn user_agent(ip: IpAddr) -> Result<Sip, SipError> {
         codecs: vec![Codec::Pcmu, Codec::Pcma],
         user_agent: concat!("Attendant-caller/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_calls: 64,
+        ..SipConfig::default()
     })
     .await?;
     // Nobody is expected to call a caller; whoever does is refused as an unknown peer.
@@ -239,7 +240,12 @@ async fn converse(established: Established, orders: Orders) -> Result<Trace, Cal
                 let news = match event {
                     Some(DialogEvent::Media(media)) => Some(Signal::Remote(media.stream.remote, media.stream.codec)),
                     Some(DialogEvent::Bye | DialogEvent::Failed(_)) | None => Some(Signal::Cleared),
-                    Some(DialogEvent::Hold(_) | DialogEvent::InfoDigit(_)) => None,
+                    Some(
+                        DialogEvent::Hold(_)
+                        | DialogEvent::InfoDigit(_)
+                        | DialogEvent::Flash
+                        | DialogEvent::Replaced,
+                    ) => None,
                 };
                 over = news == Some(Signal::Cleared);
                 if let Some(news) = news {

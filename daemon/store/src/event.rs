@@ -30,6 +30,20 @@ pub enum EventKind {
     MediaLost,
     /// At the end of the call: what both sides lost, jitter, delay, round trip.
     LineQuality,
+    /// The caller is to be put through; its detail names the target.
+    TransferAsked,
+    /// It rings there.
+    TransferRinging,
+    /// The target has the caller.
+    TransferAnswered,
+    /// The caller stays with us; its detail says why.
+    TransferFailed,
+    /// Another party took the caller's place.
+    Replaced,
+    /// The caller pressed the hook.
+    Flash,
+    /// A fax machine called.
+    Fax,
 }
 
 impl EventKind {
@@ -48,6 +62,13 @@ impl EventKind {
             EventKind::MediaChanged => "media_changed",
             EventKind::MediaLost => "media_lost",
             EventKind::LineQuality => "line_quality",
+            EventKind::TransferAsked => "transfer_asked",
+            EventKind::TransferRinging => "transfer_ringing",
+            EventKind::TransferAnswered => "transfer_answered",
+            EventKind::TransferFailed => "transfer_failed",
+            EventKind::Replaced => "replaced",
+            EventKind::Flash => "flash",
+            EventKind::Fax => "fax",
         }
     }
 }

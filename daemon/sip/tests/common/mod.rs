@@ -2,11 +2,13 @@
 
 #![allow(dead_code)]
 
+pub mod raw;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use attendant_sip::{
-    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, SrtpPolicy,
+    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, SrtpPolicy, TlsTrust,
     Transport, start,
 };
 use tokio::sync::mpsc;
@@ -73,6 +75,7 @@ impl Line {
         match transport {
             Transport::Udp => format!("sip:100@{addr}"),
             Transport::Tcp => format!("sip:100@{addr};transport=tcp"),
+            Transport::Tls => format!("sip:100@{addr};transport=tls"),
         }
     }
 
@@ -118,5 +121,6 @@ pub fn account(registrar: SocketAddr, password: &str) -> Account {
         expires_s: 60,
         transport: Transport::Udp,
         srtp: SrtpPolicy::Offered,
+        trust: TlsTrust::default(),
     }
 }
