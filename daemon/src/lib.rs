@@ -6,9 +6,11 @@
 //! - [`doctor`], [`demo`]: for the technician and the newcomer.
 
 pub mod admin;
+pub mod audit;
 pub mod bench;
 pub mod call;
 pub mod caller;
+pub mod care;
 pub mod child;
 pub mod cli;
 pub mod clock;
@@ -18,5 +20,6 @@ pub mod doctor;
 pub mod logging;
 pub mod notify;
 pub mod phrases;
+pub mod recording;
 pub mod replay;
 pub mod serve;

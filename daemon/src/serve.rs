@@ -13,6 +13,8 @@
 //! | `rt-audio` | SCHED_FIFO 20 where allowed | sockets, leg rings (256 frames) | sockets, leg rings |
 //! | tokio workers | normal | SIP, engines, admin | bounded channels |
 //! | recorder, one per call | normal, blocking | channel (256) | SQLite |
+//! | `recording`, one per recorded call | normal | channel (250 frames) | encrypted FLAC file |
+//! | care | normal, blocking | timer | checkpoints, retention, backups |
 //! | engines | own processes, nice 5 | socket | socket |
 
 use std::{
@@ -32,16 +34,18 @@ use attendant_models::{
 };
 use attendant_rt::{LegConfig, Rt, RtConfig};
 use attendant_sip::{IncomingCall, Refusal, RegistrationState, Sip, SipEvent};
-use attendant_store::{Direction, NewSession, State, Store};
+use attendant_store::{Context, Direction, Driver, NewSession, State, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     admin,
+    audit::Notes,
     call::{Call, House},
-    clock,
+    care, clock,
     config::{self, Config},
     notify,
     phrases::PhraseBook,
+    recording,
 };
 
 /// Longest the engines may take to load their models.
@@ -109,6 +113,8 @@ pub struct Running {
     pub models: Arc<Resolved>,
     /// Profile in use.
     pub profile: String,
+    /// What the daemon notes about itself.
+    notes: Notes,
     /// SIP as configured.
     sip: Arc<attendant_sip::SipConfig>,
 }
@@ -119,7 +125,10 @@ pub struct Running {
 /// [`ServeError`] when the start fails.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir();
-    let store = Store::open(&data_dir)?;
+    let store = Store::open(&data_dir, clock::unix_ms())?;
+    if store.octets() <= care::CHECK_BEFORE_CALLS {
+        store.check_integrity()?;
+    }
     let interrupted = store.recover(clock::unix_ms())?;
     if interrupted > 0 {
         tracing::warn!(
@@ -127,6 +136,18 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
             "sessions that a stop had cut off were ended as terminated"
         );
     }
+    let repaired = recording::recover(&store)?;
+    if repaired > 0 {
+        tracing::warn!(
+            recordings = repaired,
+            "recordings that a stop had cut off were repaired and sealed"
+        );
+    }
+    if let Some(most_mb) = config.storage.max_database_mb {
+        store.bound_size(most_mb)?;
+    }
+    let notes = Notes::new(store.clone());
+    notes.started(&config)?;
     let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
     let engines = start_engines(&config, &models)?;
     notify::status("loading models");
@@ -144,7 +165,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let phrases = PhraseBook::make(
         &engines,
-        &config.phrases.filled(&config.business),
+        &config.phrases_spoken(),
         &config.turn.timebox_warnings_s,
         &models.voice.id,
         &phrases_dir,
@@ -176,8 +197,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         lines,
         models,
         profile: config.profile().to_string(),
+        notes: notes.clone(),
         sip: sip_config,
     };
+    let care = tokio::spawn(care::run(
+        running.house.store.clone(),
+        running.house.config.clone(),
+    ));
     let admin_address = admin_listener.local_addr()?;
     let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
 
@@ -197,6 +223,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let _ = tokio::time::timeout(DRAIN, calls_gone.recv()).await;
     sip.shutdown().await;
     admin_server.abort();
+    care.abort();
+    notes.stopped().await;
     engines.shutdown().await;
     Ok(())
 }
@@ -236,6 +264,7 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
     if let Some((refusal, reason)) = refusal(house) {
         tracing::warn!(call = id, reason, "call refused");
         refuse(incoming, refusal).await;
+        running.notes.refused(reason).await;
         return;
     }
     let session = NewSession {
@@ -248,12 +277,22 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         stt_model: Some(running.models.stt.id.clone()),
         llm_model: Some(running.models.llm.id.clone()),
         voice: Some(running.models.voice.id.clone()),
+        case: None,
+        max_turns: None,
+        driver: Driver::Call,
         created_at_ms: clock::unix_ms(),
+    };
+    let context = Context {
+        version: 1,
+        content: serde_json::json!({
+            "prompt_sha256": &*house.prompt_sha256, "language": house.config.language(), "profile": running.profile,
+        })
+        .to_string(),
     };
     let store = house.store.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let key = store.create_session(&session)?;
-        let version = store.transition(key.id, key.version, State::Ready, None, clock::unix_ms())?;
+        let version = store.prepare(key.id, key.version, &context, clock::unix_ms())?;
         store.transition(key.id, version, State::InProgress, None, clock::unix_ms())?;
         Ok::<_, attendant_store::StoreError>(key)
     })
@@ -341,6 +380,12 @@ fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
 fn refusal(house: &House) -> Option<(Refusal, &'static str)> {
     if house.active.load(Ordering::Relaxed) >= house.config.max_calls() {
         return Some((Refusal::Busy, "as many calls as configured are in progress"));
+    }
+    if !house.store.is_writable() {
+        return Some((
+            Refusal::Unavailable,
+            "the record cannot be written: the disk is full or failing",
+        ));
     }
     house
         .engines

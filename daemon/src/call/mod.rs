@@ -183,7 +183,7 @@ impl Call {
             history: History::new(HISTORY_CHARS),
             events,
             events_in,
-            recorder: Recorder::new(house.store.clone(), session),
+            recorder: Recorder::new(house.store.clone(), session, &house.config.recording),
             reading: None,
             partial: None,
             partial_to: 0,
@@ -251,6 +251,7 @@ impl Call {
     fn on_tick(&mut self) {
         let now = Instant::now();
         while let Ok(rx) = self.leg.rx.pop() {
+            self.recorder.frame(&rx);
             let (frame, voice) = self.canceller.hear(&rx);
             self.ears.push(&frame);
             self.machine.handle_frame(voice, now);
