@@ -23,6 +23,7 @@ test_packages="
     sip-tester kamailio baresip-core iproute2   SIP peers, and network namespaces to run them in
     asterisk-core-sounds-en asterisk-core-sounds-en-wav     a human voice with known text
     asterisk-moh-opsound-wav                    music on hold, which is no speech
+    flac                                        another program's opinion of our recordings
 "
 
 peer_packages="

@@ -114,6 +114,7 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         "calls_in_progress": running.house.active.load(Ordering::Relaxed),
         "calls_at_most": running.house.config.max_calls(),
         "engines": engines,
+        "record_writable": running.house.store.is_writable(),
         "lines": lines,
         "response_ms": response.map(|r| serde_json::json!({ "p50": r.p50_ms, "p95": r.p95_ms, "turns": r.turns })),
         "rt_audio": {

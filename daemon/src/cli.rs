@@ -5,10 +5,13 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    audit::{self, AuditCommand},
     bench::{self, BenchArgs},
     caller::command::{self as call_command, CallArgs},
+    care::{self, BackupArgs, PersonCommand, RestoreArgs},
     config::{self, Config},
     demo, doctor, logging,
+    recording::{self, RecordingCommand},
     replay::{self, ReplayArgs},
     serve,
 };
@@ -55,6 +58,19 @@ enum Command {
         #[command(subcommand)]
         command: attendant_models::cli::ModelsCommand,
     },
+    /// Check the record's chain, export it, or take a signed checkpoint of it.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// List and export recordings.
+    #[command(subcommand)]
+    Recording(RecordingCommand),
+    /// Copy the record to another disk, compressed and verified, while calls go on.
+    Backup(BackupArgs),
+    /// Put a backup in the place of the record; the daemon must be stopped.
+    Restore(RestoreArgs),
+    /// Give, erase or hold what is kept of a caller.
+    #[command(subcommand)]
+    Person(PersonCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -128,6 +144,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let dir = models_dir.unwrap_or_else(attendant_models::default_dir);
             attendant_models::cli::run(command, &dir)?;
         }
+        Command::Audit(command) => return audit::run(command),
+        Command::Recording(command) => return recording::run(command),
+        Command::Backup(args) => return care::backup(&args),
+        Command::Restore(args) => return care::restore(&args),
+        Command::Person(command) => return care::person(command),
         Command::Config(ConfigCommand::Default) => print!("{}", config::COMMENTED_DEFAULT),
         Command::Config(ConfigCommand::Check(arg)) => {
             let config = Config::load(arg.config.as_deref())?;

@@ -82,6 +82,10 @@ pub struct Config {
     pub audio: Audio,
     /// Bounds.
     pub limits: Limits,
+    /// Recordings of calls.
+    pub recording: RecordingSection,
+    /// Care of the record.
+    pub storage: StorageSection,
     /// Local pages.
     pub admin: Admin,
     /// For looking closely.
@@ -288,6 +292,62 @@ pub struct Limits {
     pub engine_memory_mb: Option<u64>,
 }
 
+/// `[recording]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordingSection {
+    /// Record calls.
+    pub enabled: bool,
+    /// Said before the greeting while calls are recorded; empty: nothing.
+    pub announce: String,
+    /// Days that recordings are kept; `None`: for ever.
+    pub keep_days: Option<u32>,
+    /// A recording ends at this size [MiB].
+    pub max_call_mb: u64,
+    /// With this much taken by recordings, no more are begun [MiB].
+    pub max_disk_mb: u64,
+    /// With less than this left on the disk, none are begun [MiB].
+    pub min_free_mb: u64,
+}
+
+impl Default for RecordingSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            announce: "This call is recorded.".into(),
+            keep_days: Some(90),
+            max_call_mb: 200,
+            max_disk_mb: 20_000,
+            min_free_mb: 500,
+        }
+    }
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageSection {
+    /// Largest database [MiB]; `None`: as large as the disk.
+    pub max_database_mb: Option<u64>,
+    /// Directory for backups; `None`: none are made.
+    pub backup_dir: Option<PathBuf>,
+    /// Hours between two backups.
+    pub backup_every_h: u32,
+    /// Backups kept.
+    pub backup_keep: usize,
+}
+
+impl Default for StorageSection {
+    fn default() -> Self {
+        Self {
+            max_database_mb: None,
+            backup_dir: None,
+            backup_every_h: 24,
+            backup_keep: 7,
+        }
+    }
+}
+
 /// `[debug]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -402,6 +462,21 @@ impl Config {
         if self.limits.calls.is_some_and(|n| n == 0 || n > 64) {
             return bad("limits", "calls must be 1 to 64".into());
         }
+        if self.recording.announce.chars().count() > 300 {
+            return bad("recording", "announce must be at most 300 characters".into());
+        }
+        if self.recording.keep_days == Some(0) || self.recording.max_call_mb == 0 {
+            return bad("recording", "keep_days and max_call_mb must be at least 1".into());
+        }
+        if self.storage.max_database_mb.is_some_and(|most| most < 64) {
+            return bad("storage", "max_database_mb must be at least 64".into());
+        }
+        if self.storage.backup_every_h == 0 || self.storage.backup_keep == 0 {
+            return bad(
+                "storage",
+                "backup_every_h and backup_keep must be at least 1".into(),
+            );
+        }
         for account in &mut self.sip.account {
             if let Some(file) = &account.password_file {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
@@ -428,6 +503,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The stock phrases as they are spoken: names put in, and before the greeting that the call is recorded.
+    #[must_use]
+    pub fn phrases_spoken(&self) -> Phrases {
+        let mut phrases = self.phrases.filled(&self.business);
+        let announce = self.recording.announce.trim();
+        if self.recording.enabled && !announce.is_empty() {
+            phrases.greeting = format!("{announce} {}", phrases.greeting);
+        }
+        phrases
     }
 
     /// Where database and caches live.
@@ -522,6 +608,18 @@ mod tests {
     }
 
     #[test]
+    fn recordings_are_announced_only_while_they_are_made() {
+        let greeting = |text: &str| parse(text).unwrap().phrases_spoken().greeting;
+        let plain = greeting("");
+        assert!(!plain.contains("recorded"));
+        assert_eq!(
+            greeting("[recording]\nenabled = true"),
+            format!("This call is recorded. {plain}")
+        );
+        assert_eq!(greeting("[recording]\nenabled = true\nannounce = ''"), plain);
+    }
+
+    #[test]
     fn errors_name_the_key_and_what_would_be_accepted() {
         for (text, wants) in [
             ("profil = 'small'", vec!["test.toml", "profil", "expected one of"]),
@@ -549,6 +647,13 @@ mod tests {
             ),
             ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
+            ("[recording]\nkeep_days = 0", vec!["keep_days", "at least 1"]),
+            ("[recording]\nkeep = 5", vec!["keep", "expected one of"]),
+            (
+                "[storage]\nmax_database_mb = 5",
+                vec!["max_database_mb", "at least 64"],
+            ),
+            ("[storage]\nbackup_keep = 0", vec!["backup_keep", "at least 1"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
             ("[sip]\ncodecs = ['g729']", vec!["g729", "opus", "pcma"]),
             ("[sip]\ncodecs = []", vec!["codecs", "g722"]),

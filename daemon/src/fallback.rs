@@ -89,6 +89,9 @@ impl Cause {
         if dead {
             return Some(Cause::EngineDown);
         }
+        if !house.store.is_writable() {
+            return Some(Cause::NoRecord);
+        }
         let free = doctor::free_mb(data_dir);
         free.is_some_and(|free| free < house.config.fallback.min_free_mb)
             .then_some(Cause::DiskFull)

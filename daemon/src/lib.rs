@@ -6,9 +6,11 @@
 //! - [`doctor`], [`demo`]: for the technician and the newcomer.
 
 pub mod admin;
+pub mod audit;
 pub mod bench;
 pub mod call;
 pub mod caller;
+pub mod care;
 pub mod child;
 pub mod cli;
 pub mod clock;
@@ -19,6 +21,7 @@ pub mod fallback;
 pub mod logging;
 pub mod notify;
 pub mod phrases;
+pub mod recording;
 pub mod replay;
 pub mod serve;
 pub mod switchboard;

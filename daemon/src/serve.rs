@@ -13,6 +13,8 @@
 //! | `rt-audio` | SCHED_FIFO 20 where allowed | sockets, leg rings (256 frames) | sockets, leg rings |
 //! | tokio workers | normal | SIP, engines, admin | bounded channels |
 //! | recorder, one per call | normal, blocking | channel (256) | SQLite |
+//! | `recording`, one per recorded call | normal | channel (250 frames) | encrypted FLAC file |
+//! | care | normal, blocking | timer | checkpoints, retention, backups |
 //! | engines | own processes, nice 5 | socket | socket |
 
 use std::{
@@ -32,17 +34,19 @@ use attendant_models::{
 };
 use attendant_rt::{LegConfig, Rt, RtConfig};
 use attendant_sip::{IncomingCall, Refusal, RegistrationState, Sip, SipEvent};
-use attendant_store::{Direction, NewSession, State, Store};
+use attendant_store::{Context, Direction, Driver, NewSession, State, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     admin,
+    audit::Notes,
     call::{Call, House},
-    clock,
+    care, clock,
     config::{self, Config, SipTransport},
     fallback::Cause,
     notify,
     phrases::PhraseBook,
+    recording,
     switchboard::Switchboard,
 };
 
@@ -116,6 +120,8 @@ pub struct Running {
     pub models: Arc<Resolved>,
     /// Profile in use.
     pub profile: String,
+    /// What the daemon notes about itself.
+    notes: Notes,
     /// SIP as configured.
     sip: Arc<attendant_sip::SipConfig>,
 }
@@ -193,7 +199,10 @@ async fn out_of_service(config: &Config) -> Result<Stopped, ServeError> {
 
 async fn run(config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir();
-    let store = Store::open(&data_dir)?;
+    let store = Store::open(&data_dir, clock::unix_ms())?;
+    if store.octets() <= care::CHECK_BEFORE_CALLS {
+        store.check_integrity()?;
+    }
     let interrupted = store.recover(clock::unix_ms())?;
     if interrupted > 0 {
         tracing::warn!(
@@ -201,6 +210,18 @@ async fn run(config: Config) -> Result<(), ServeError> {
             "sessions that a stop had cut off were ended as terminated"
         );
     }
+    let repaired = recording::recover(&store)?;
+    if repaired > 0 {
+        tracing::warn!(
+            recordings = repaired,
+            "recordings that a stop had cut off were repaired and sealed"
+        );
+    }
+    if let Some(most_mb) = config.storage.max_database_mb {
+        store.bound_size(most_mb)?;
+    }
+    let notes = Notes::new(store.clone());
+    notes.started(&config)?;
     let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
     let engines = start_engines(&config, &models)?;
     notify::status("loading models");
@@ -218,7 +239,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let phrases = PhraseBook::make(
         &engines,
-        &config.phrases.filled(&config.business),
+        &config.phrases_spoken(),
         &config.turn.timebox_warnings_s,
         config.transfer.texts(&config.keys),
         &models.voice.id,
@@ -254,8 +275,13 @@ async fn run(config: Config) -> Result<(), ServeError> {
         lines,
         models,
         profile: config.profile().to_string(),
+        notes: notes.clone(),
         sip: sip_config,
     };
+    let care = tokio::spawn(care::run(
+        running.house.store.clone(),
+        running.house.config.clone(),
+    ));
     let admin_address = admin_listener.local_addr()?;
     let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
 
@@ -275,6 +301,8 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let _ = tokio::time::timeout(DRAIN, calls_gone.recv()).await;
     sip.shutdown().await;
     admin_server.abort();
+    care.abort();
+    notes.stopped().await;
     engines.shutdown().await;
     Ok(())
 }
@@ -311,15 +339,11 @@ async fn answer_until_stopped(
 /// Admission, session, answer, call.
 async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: watch::Receiver<bool>) {
     let house = &running.house;
-    let turn_away = |cause: Cause| {
-        tracing::warn!(call = id, reason = cause.text(), "call refused");
-        house.config.fallback.refusal(cause)
-    };
     if let Some(cause) = Cause::now(house, &house.config.data_dir()) {
-        return refuse(incoming, turn_away(cause)).await;
+        return turn_away(running, id, incoming, cause).await;
     }
     let Some(line) = house.admit() else {
-        return refuse(incoming, turn_away(Cause::Overload)).await;
+        return turn_away(running, id, incoming, Cause::Overload).await;
     };
     let session = NewSession {
         line: line_name(&running.sip, incoming.source),
@@ -331,12 +355,22 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         stt_model: Some(running.models.stt.id.clone()),
         llm_model: Some(running.models.llm.id.clone()),
         voice: Some(running.models.voice.id.clone()),
+        case: None,
+        max_turns: None,
+        driver: Driver::Call,
         created_at_ms: clock::unix_ms(),
+    };
+    let context = Context {
+        version: 1,
+        content: serde_json::json!({
+            "prompt_sha256": &*house.prompt_sha256, "language": house.config.language(), "profile": running.profile,
+        })
+        .to_string(),
     };
     let store = house.store.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let key = store.create_session(&session)?;
-        let version = store.transition(key.id, key.version, State::Ready, None, clock::unix_ms())?;
+        let version = store.prepare(key.id, key.version, &context, clock::unix_ms())?;
         store.transition(key.id, version, State::InProgress, None, clock::unix_ms())?;
         Ok::<_, attendant_store::StoreError>(key)
     })
@@ -346,7 +380,7 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         Ok(key) => key,
         Err(error) => {
             tracing::error!(call = id, error, "no record, no call");
-            return refuse(incoming, turn_away(Cause::NoRecord)).await;
+            return turn_away(running, id, incoming, Cause::NoRecord).await;
         }
     };
     let failed = |reason: String| {
@@ -402,6 +436,13 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
             let _ = failed(error.to_string()).await;
         }
     }
+}
+
+/// Refuses a call before it is answered, and notes it.
+async fn turn_away(running: &Running, id: u64, incoming: IncomingCall, cause: Cause) {
+    tracing::warn!(call = id, reason = cause.text(), "call refused");
+    refuse(incoming, running.house.config.fallback.refusal(cause)).await;
+    running.notes.refused(cause.text()).await;
 }
 
 async fn refuse(incoming: IncomingCall, refusal: Refusal) {

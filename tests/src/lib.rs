@@ -66,6 +66,20 @@ impl House {
         Ok(Self { daemon, dir })
     }
 
+    /// Where it keeps its record.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Kills the daemon as `kill -9` does; its workers end with it.
+    #[allow(unsafe_code)]
+    pub fn kill_daemon(&self) {
+        let pid = self.daemon.pid().cast_signed();
+        // SAFETY: a plain signal to the child that this value owns and has not waited for.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+
     /// Host and port to dial.
     ///
     /// # Panics

@@ -239,7 +239,7 @@ impl Call {
             history: History::new(HISTORY_CHARS),
             events,
             events_in,
-            recorder: Recorder::new(house.store.clone(), session),
+            recorder: Recorder::new(house.store.clone(), session, &house.config.recording),
             reading: None,
             partial: None,
             partial_to: 0,
@@ -323,6 +323,7 @@ impl Call {
         // Who is being put through waits: music on hold is no speech, and silence no absence.
         let waits = self.handoff.is_some();
         while let Ok(rx) = self.leg.rx.pop() {
+            self.recorder.frame(&rx);
             let (frame, voice) = self.canceller.hear(&rx);
             self.ears.push(&frame);
             self.machine

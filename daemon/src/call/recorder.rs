@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use attendant_rt::RxFrame;
 use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Store};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::clock;
+use crate::{clock, config::RecordingSection, recording::CallRecording};
 
 /// Entries that may wait for the disk: minutes of conversation.
 const QUEUE: usize = 256;
@@ -24,13 +25,14 @@ pub struct Recorder {
     entries: mpsc::Sender<Entry>,
     writer: JoinHandle<()>,
     lost: Arc<AtomicU32>,
+    recording: Option<CallRecording>,
     store: Store,
     session: SessionKey,
 }
 
 impl Recorder {
-    /// A recorder for a session in progress.
-    pub fn new(store: Store, session: SessionKey) -> Self {
+    /// A recorder for a session in progress; it records the sound, too, where that is wanted.
+    pub fn new(store: Store, session: SessionKey, sound: &RecordingSection) -> Self {
         let (entries, mut queue) = mpsc::channel(QUEUE);
         let (writer_store, id) = (store.clone(), session.id);
         let writer = tokio::task::spawn_blocking(move || {
@@ -50,6 +52,7 @@ impl Recorder {
             entries,
             writer,
             lost: Arc::default(),
+            recording: CallRecording::start(&store, session.id, sound),
             store,
             session,
         }
@@ -58,6 +61,13 @@ impl Recorder {
     /// Notes an event; `detail` holds no words of the caller.
     pub fn event(&self, kind: EventKind, detail: Option<&str>) {
         self.push(Entry::Event(kind, detail.map(str::to_owned), clock::unix_ms()));
+    }
+
+    /// Takes what was heard and sent; never waits.
+    pub fn frame(&self, rx: &RxFrame) {
+        if let Some(recording) = &self.recording {
+            recording.frame(rx);
+        }
     }
 
     /// Writes a turn.
@@ -81,8 +91,11 @@ impl Recorder {
         if lost > 0 {
             tracing::error!(lost, "entries of a call were lost: the disk was too slow");
         }
-        let (store, session) = (self.store, self.session.id);
+        let (store, session, recording) = (self.store, self.session.id, self.recording);
         let ended = tokio::task::spawn_blocking(move || {
+            if let Some(recording) = recording {
+                recording.finish();
+            }
             store.finish_session(session, outcome, reason, clock::unix_ms())
         });
         match ended.await {

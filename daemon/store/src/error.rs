@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{SessionId, State};
+use crate::{
+    SessionId, State,
+    audit::{AuditSeq, Finding},
+};
 
 /// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,12 @@ pub enum StoreError {
         /// Newest schema version of this program.
         supported: u32,
     },
+    /// The database is from before this version, and nobody is here to bring it up to date: start the daemon once.
+    #[error("{} is from an earlier version; start this version's daemon once, which brings it up to date", path.display())]
+    TooOld {
+        /// The database.
+        path: PathBuf,
+    },
     /// The file is a database, but of another program.
     #[error("{} is a database of another program; move it away or choose another data directory", path.display())]
     NotOurs {
@@ -63,6 +72,15 @@ pub enum StoreError {
     /// The file is damaged: restore a backup.
     #[error("the database is damaged ({0}); restore a backup")]
     Damaged(String),
+    /// A copy's audit chain is not whole: do not use it; verify the original.
+    #[error("the record does not verify: {0}")]
+    Unsound(Box<Finding>),
+    /// The file is no backup.
+    #[error("{} is no backup of an attendant, or was cut off", path.display())]
+    NoBackup {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk is full: nothing was written; the call goes on without its record and an alarm is due.
     #[error("the disk is full; nothing was written")]
     DiskFull,
@@ -113,9 +131,93 @@ pub enum StoreError {
         /// The state asked for.
         state: State,
     },
+    /// The case has a session that has not ended: use that one (answer 409).
+    #[error("session {session} of the same case has not ended; there is one at a time")]
+    CaseActive {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session was to be prepared with nothing: it has failed (answer 422).
+    #[error("session {session} failed: its context is empty")]
+    EmptyContext {
+        /// The session.
+        session: SessionId,
+    },
+    /// As many turns as the session may have (answer 409).
+    #[error("session {session} has had all of its {max_turns} turns")]
+    TooManyTurns {
+        /// The session.
+        session: SessionId,
+        /// Its bound.
+        max_turns: u32,
+    },
+    /// A retry is for sessions that ended abruptly less than 10 minutes ago, once (answer 409).
+    #[error("session {session} cannot be tried again: {why}")]
+    NoRetry {
+        /// The session.
+        session: SessionId,
+        /// Why not.
+        why: &'static str,
+    },
+    /// No such recording, or not in the state that is needed (answer 409).
+    #[error("recording {id} is not there, or has been sealed or erased")]
+    NoRecording {
+        /// Its row number.
+        id: i64,
+    },
+    /// The audit entry has ended already, or never began: a bug of the caller, or the daemon was restarted meanwhile.
+    #[error("audit entry {entry} is not open")]
+    NotOpen {
+        /// The entry that was to be ended.
+        entry: AuditSeq,
+    },
+    /// What was to be audited cannot be written as JSON: a bug of the caller.
+    #[error("an audit entry's payload cannot be written: {source}")]
+    Payload {
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// What was to be audited is too long or no object: a bug of the caller.
+    #[error("an audit entry's payload of {octets} octets is refused; wanted: a JSON object of at most 4000")]
+    BadPayload {
+        /// Its length.
+        octets: usize,
+    },
+    /// A key file holds something else: put the right one back, or move it away to begin with a new key.
+    #[error("{} holds no key (64 hexadecimal digits); put the right one back, or move it away to get a new one", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text given is no checkpoint.
+    #[error(
+        "this is no checkpoint: the line '{missing} …' is missing or broken; wanted is what `attendant audit checkpoint` prints"
+    )]
+    NoCheckpoint {
+        /// The line.
+        missing: &'static str,
+    },
+    /// The system has no random numbers: without them nothing can be sealed.
+    #[error("the system gives no random numbers")]
+    Random,
     /// Anything else SQLite reports: log it; the transaction was rolled back.
     #[error("database: {0}")]
     Sqlite(rusqlite::Error),
+}
+
+impl StoreError {
+    /// Whether the disk is to blame: full, failing, or gone.
+    pub fn is_disk(&self) -> bool {
+        use rusqlite::ErrorCode;
+        match self {
+            StoreError::DiskFull | StoreError::Damaged(_) => true,
+            StoreError::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen)
+            ),
+            _ => false,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {

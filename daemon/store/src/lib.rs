@@ -1,4 +1,5 @@
-//! The record: sessions, turns with their latencies, and events, in one SQLite file. The only place with SQL.
+//! The record: sessions, turns with their latencies, events, and the audit chain over them, in one SQLite file. The only
+//! place with SQL.
 //!
 //! ```text
 //! call actors --spawn_blocking--> Store --Mutex--> writer connection --.
@@ -11,21 +12,42 @@
 //!   worn SD card) plus the writes queued before it, a read for as long as it takes; readers never wait for
 //!   writers. Call through `spawn_blocking`, never from the realtime thread.
 //! - **Power cut.** WAL with `synchronous = FULL`: what a method returned `Ok` for is on the disk.
+//! - **Provable.** Each write appends to a hash chain in its own transaction ([`audit`]); [`Store::verify`] names what was
+//!   changed behind the program's back.
 //! - **Time** is passed in ([Unix ms]); the store has no clock.
 //! - **Privacy.** Numbers and texts are stored in clear (the office needs them) but no `Debug` here prints
 //!   them.
 
+pub mod audit;
+mod backup;
 mod error;
 mod event;
+mod history;
+mod import;
+mod life;
+pub mod mask;
 mod migrate;
+mod person;
+mod recording;
 mod report;
+mod seal;
 mod session;
 mod store;
+mod time;
 mod turn;
 
+pub use audit::{AuditEnd, AuditEntry, AuditKind, AuditSeq, Checkpoint, Finding, Verification};
+pub use backup::Made;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
+pub use history::{Cursor, HistoryFilter, HistoryPage};
+pub use import::FinishedCall;
+pub use person::{Erasure, PersonalRecord};
+pub use recording::{RECORDINGS_DIR, RECORDINGS_KEY_FILE, RecordingKey, RecordingSeal, StoredRecording};
 pub use report::{Percentiles, SessionRecord, SessionSummary};
-pub use session::{Direction, NewSession, Outcome, Session, SessionId, SessionKey, State, UnknownWord};
+pub use session::{
+    Context, Direction, Driver, NewSession, Opened, Outcome, SealedContext, Session, SessionId, SessionKey,
+    State, UnknownWord,
+};
 pub use store::{DATABASE_FILE, Store};
 pub use turn::{NewTurn, Source, Turn, TurnLatencies, TurnNumber};

@@ -19,10 +19,22 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_sessions.sql",
-    sql: include_str!("../../../migrations/0001_sessions.sql"),
-}];
+macro_rules! migration {
+    ($name:literal) => {
+        Migration {
+            name: $name,
+            sql: include_str!(concat!("../../../migrations/", $name)),
+        }
+    };
+}
+
+const MIGRATIONS: &[Migration] = &[
+    migration!("0001_sessions.sql"),
+    migration!("0002_audit.sql"),
+    migration!("0003_lifecycle.sql"),
+    migration!("0004_recordings.sql"),
+    migration!("0005_search.sql"),
+];
 
 /// Newest schema version this program knows.
 pub fn newest() -> u32 {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 
-use crate::{Event, Session, SessionId, Store, StoreError, Turn};
+use crate::{Event, Session, SessionId, Store, StoreError, Turn, store::open_reader};
 
 /// Most rows a list gives at once.
 const MAX_ROWS: u32 = 1_000;
@@ -80,15 +80,7 @@ impl Store {
             let before = before.map_or(i64::MAX, SessionId::get);
             let mut statement = db.prepare_cached(&sql)?;
             let rows = statement.query_map(params![before, limit.min(MAX_ROWS)], Session::from_row)?;
-            rows.map(|session| {
-                let session = session?;
-                Ok(SessionSummary {
-                    duration_ms: session.duration_ms(),
-                    median_response_ms: median_response(db, session.id)?,
-                    session,
-                })
-            })
-            .collect()
+            rows.map(|session| summary(db, session?)).collect()
         })
     }
 
@@ -132,22 +124,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] with what SQLite found first.
     pub fn check_integrity(&self) -> Result<(), StoreError> {
-        self.read(|db| {
-            let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-            if verdict != "ok" {
-                return Err(StoreError::Damaged(verdict));
-            }
-            let orphans: u32 = db.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| {
-                row.get(0)
-            })?;
-            if orphans > 0 {
-                return Err(StoreError::Damaged(format!(
-                    "{orphans} rows without their session"
-                )));
-            }
-            Ok(())
-        })
+        // A connection of its own: pages are shown meanwhile.
+        let db = open_reader(self.path())?;
+        let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(StoreError::Damaged(verdict));
+        }
+        let orphans: u32 = db.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| {
+            row.get(0)
+        })?;
+        if orphans > 0 {
+            return Err(StoreError::Damaged(format!(
+                "{orphans} rows without their session"
+            )));
+        }
+        Ok(())
     }
+}
+
+/// Whether a legal hold keeps the session.
+pub(crate) fn held(db: &Connection, session: SessionId) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM legal_hold WHERE session_id = ?1)")?
+        .query_row([session], |row| row.get(0))?)
+}
+
+pub(crate) fn summary(db: &Connection, session: Session) -> Result<SessionSummary, StoreError> {
+    Ok(SessionSummary {
+        duration_ms: session.duration_ms(),
+        median_response_ms: median_response(db, session.id)?,
+        session,
+    })
 }
 
 fn median_response(db: &Connection, session: SessionId) -> Result<Option<u32>, StoreError> {

@@ -223,8 +223,65 @@ pub struct NewSession {
     pub llm_model: Option<String>,
     /// Catalog id of the voice.
     pub voice: Option<String>,
+    /// Whose matter it is; a case has one session at a time.
+    pub case: Option<String>,
+    /// Most turns; `None`: as many as come.
+    pub max_turns: Option<u32>,
+    /// Who keeps it going.
+    pub driver: Driver,
     /// When [Unix ms].
     pub created_at_ms: i64,
+}
+
+/// Who keeps a session going.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// A call of this process: its end is noticed.
+    #[default]
+    Call,
+    /// Another program, which must give signs of life.
+    Api,
+}
+
+/// Whether a session was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was made.
+    New,
+    /// The case had one that has not ended.
+    Active,
+}
+
+/// What a session is prepared with. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Context {
+    /// Version of its form, from 1.
+    pub version: u32,
+    /// All that the attendant is told before the call; at most 200,000 characters.
+    pub content: String,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Context(version {}, {} octets)",
+            self.version,
+            self.content.len()
+        )
+    }
+}
+
+/// A context as sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SealedContext {
+    /// What it says.
+    #[serde(flatten)]
+    pub context: Context,
+    /// SHA-256 of the content, hexadecimal.
+    pub sha256: String,
+    /// When [Unix ms].
+    pub sealed_at_ms: i64,
 }
 
 /// How a session ends.
@@ -302,13 +359,21 @@ pub struct Session {
     pub started_at_ms: Option<i64>,
     /// When it ended [Unix ms].
     pub ended_at_ms: Option<i64>,
+    /// Whose matter it is.
+    pub case: Option<String>,
+    /// Most turns.
+    pub max_turns: Option<u32>,
+    /// The session that this one tries again.
+    pub retry_of: Option<SessionId>,
+    /// When its personal data were erased [Unix ms].
+    pub erased_at_ms: Option<i64>,
 }
 
 impl Session {
     /// Columns in the order that [`Session::from_row`] reads them.
     pub(crate) const COLUMNS: &'static str = "s.id, s.uuid, s.line, s.direction, s.caller, s.callee, s.call_id, s.profile, \
          s.stt_model, s.llm_model, s.voice, s.state, s.version, s.reason, s.turn_count, s.created_at_ms, \
-         s.started_at_ms, s.ended_at_ms";
+         s.started_at_ms, s.ended_at_ms, s.case_key, s.max_turns, s.retry_of, s.erased_at_ms";
 
     pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Session> {
         Ok(Session {
@@ -330,6 +395,10 @@ impl Session {
             created_at_ms: row.get(15)?,
             started_at_ms: row.get(16)?,
             ended_at_ms: row.get(17)?,
+            case: row.get(18)?,
+            max_turns: row.get(19)?,
+            retry_of: row.get(20)?,
+            erased_at_ms: row.get(21)?,
         })
     }
 

@@ -10,65 +10,13 @@ use std::{
 };
 
 use attendant_store::{
-    DATABASE_FILE, Direction, EventKind, NewSession, NewTurn, Outcome, SessionId, SessionKey, Source, State,
-    Store, StoreError, TurnLatencies,
+    DATABASE_FILE, EventKind, NewSession, NewTurn, Outcome, SessionId, SessionKey, Source, State, Store,
+    StoreError,
 };
 use proptest::prelude::*;
-use tempfile::TempDir;
 
-const NOW: i64 = 1_760_000_000_000;
-
-fn directory() -> TempDir {
-    tempfile::tempdir().expect("temporary directory")
-}
-
-fn open(directory: &Path) -> Store {
-    Store::open(directory).expect("open")
-}
-
-fn new_session() -> NewSession {
-    NewSession {
-        line: "office".into(),
-        direction: Direction::Inbound,
-        caller: Some("+15550100".into()),
-        callee: Some("100".into()),
-        call_id: Some("a1b2@host".into()),
-        profile: "standard".into(),
-        stt_model: Some("whisper-base".into()),
-        llm_model: Some("qwen".into()),
-        voice: Some("joe".into()),
-        created_at_ms: NOW,
-    }
-}
-
-/// A session in progress.
-fn answered(store: &Store) -> SessionKey {
-    let mut key = store.create_session(&new_session()).expect("create");
-    for state in [State::Ready, State::InProgress] {
-        key.version = store
-            .transition(key.id, key.version, state, None, NOW + 100)
-            .expect("transition");
-    }
-    key
-}
-
-fn turn(text: &str, response_ms: Option<u32>) -> NewTurn {
-    NewTurn {
-        at_ms: NOW + 500,
-        caller_text: text.into(),
-        reply_text: "At nine.".into(),
-        latencies: TurnLatencies {
-            response_ms,
-            stt_ms: Some(300),
-            ..TurnLatencies::default()
-        },
-        ..NewTurn::default()
-    }
-}
-
-fn sqlite(directory: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(directory.join(DATABASE_FILE)).expect("sqlite")
-}
+mod common;
+use common::*;
 
 #[test]
 fn a_call_from_ring_to_goodbye() {
@@ -330,19 +278,19 @@ fn the_schema_itself_refuses_what_the_program_never_does() {
             "cannot store TEXT",
         ),
         (
-            format!("INSERT INTO turn VALUES ({fresh}, 1, 0, '', '', NULL, 'realtime', 0, NULL)"),
+            format!("INSERT INTO turn VALUES ({fresh}, 1, 0, '', '', NULL, 'realtime', 0, NULL, NULL)"),
             "in progress",
         ),
         (
-            format!("INSERT INTO turn VALUES ({ended}, 2, 0, '', '', NULL, 'realtime', 0, NULL)"),
+            format!("INSERT INTO turn VALUES ({ended}, 2, 0, '', '', NULL, 'realtime', 0, NULL, NULL)"),
             "in progress",
         ),
         (
-            format!("INSERT INTO turn VALUES ({live}, 1, 0, '', '', NULL, 'realtime', 0, NULL)"),
+            format!("INSERT INTO turn VALUES ({live}, 1, 0, '', '', NULL, 'realtime', 0, NULL, NULL)"),
             "UNIQUE",
         ),
         (
-            format!("INSERT INTO turn VALUES ({live}, 2, 0, '', '', NULL, 'dream', 0, NULL)"),
+            format!("INSERT INTO turn VALUES ({live}, 2, 0, '', '', NULL, 'dream', 0, NULL, NULL)"),
             "CHECK",
         ),
         (
@@ -443,7 +391,7 @@ fn one_daemon_per_directory_and_readers_beside_it() {
         Err(StoreError::Missing { .. })
     ));
     let store = open(dir.path());
-    let error = Store::open(dir.path()).expect_err("second");
+    let error = Store::open(dir.path(), NOW).expect_err("second");
     assert!(
         matches!(error, StoreError::InUse { .. }) && error.to_string().contains("stop it"),
         "{error}"
@@ -458,7 +406,7 @@ fn one_daemon_per_directory_and_readers_beside_it() {
     let clone = store.clone();
     drop(store);
     assert!(
-        matches!(Store::open(dir.path()), Err(StoreError::InUse { .. })),
+        matches!(Store::open(dir.path(), NOW), Err(StoreError::InUse { .. })),
         "a clone still holds it"
     );
     drop(clone);
@@ -488,7 +436,7 @@ fn refuses_what_it_cannot_use_and_says_what_to_do() {
         .pragma_update(None, "user_version", 99)
         .expect("pragma");
     for error in [
-        Store::open(newer.path()).err(),
+        Store::open(newer.path(), NOW).err(),
         Store::open_read_only(newer.path()).err(),
     ] {
         let error = error.expect("newer");
@@ -501,17 +449,20 @@ fn refuses_what_it_cannot_use_and_says_what_to_do() {
         .execute_batch("CREATE TABLE t (a)")
         .expect("foreign");
     assert!(matches!(
-        Store::open(foreign.path()),
+        Store::open(foreign.path(), NOW),
         Err(StoreError::NotOurs { .. })
     ));
 
     let garbage = directory();
     std::fs::write(garbage.path().join(DATABASE_FILE), vec![0x55; 8_192]).expect("write");
-    assert!(matches!(Store::open(garbage.path()), Err(StoreError::Damaged(_))));
+    assert!(matches!(
+        Store::open(garbage.path(), NOW),
+        Err(StoreError::Damaged(_))
+    ));
 
     let file = directory();
     std::fs::write(file.path().join("data"), "").expect("write");
-    let error = Store::open(&file.path().join("data")).expect_err("a file");
+    let error = Store::open(&file.path().join("data"), NOW).expect_err("a file");
     assert!(matches!(error, StoreError::Directory { .. }), "{error}");
 }
 
