@@ -92,6 +92,12 @@ impl MasterKey {
         MasterKey { mki_octets, ..self }
     }
 
+    /// Length of the identifier in each packet \[octets\].
+    #[must_use]
+    pub fn mki_octets(&self) -> u8 {
+        self.mki_octets
+    }
+
     /// For SDP; nowhere else.
     #[must_use]
     pub fn expose(&self) -> &[u8; MASTER_OCTETS] {

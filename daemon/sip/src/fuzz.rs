@@ -91,7 +91,7 @@ fn read(bytes: &[u8], inspector: &Inspector) -> bool {
     };
     drop(inspector.before_send(message, None).to_string());
     let Ok(sdp) = Sdp::parse(&body) else { return false };
-    if let Some((_, audio)) = sdp.audio() {
+    for (_, audio, _) in sdp.audio() {
         let _ = (sdp.connection_of(audio), sdp.direction_of(audio));
     }
     let again = Sdp::parse(sdp.to_string().as_bytes());

@@ -518,10 +518,14 @@ fn write_media(out: &mut String, media: &Media) -> fmt::Result {
         let key = BASE64.encode(crypto.key.expose());
         write!(
             out,
-            "a=crypto:{} {} inline:{key}\r\n",
+            "a=crypto:{} {} inline:{key}",
             crypto.tag,
             crypto.suite.name()
         )?;
+        match crypto.key.mki_octets() {
+            0 => out.push_str("\r\n"),
+            octets => write!(out, "|1:{octets}\r\n")?,
+        }
     }
     if let Some(direction) = media.direction {
         write!(out, "a={}\r\n", direction.name())?;
@@ -697,12 +701,13 @@ mod tests {
                 channels,
             },
         );
-        let crypto =
-            (0u32..1_000_000_000, any::<bool>(), any::<[u8; 30]>()).prop_map(|(tag, long, key)| Crypto {
+        let crypto = (0u32..1_000_000_000, any::<bool>(), any::<[u8; 30]>(), 0u8..=128).prop_map(
+            |(tag, long, key, mki_octets)| Crypto {
                 tag,
                 suite: if long { Suite::Tag80 } else { Suite::Tag32 },
-                key: MasterKey::new(key),
-            });
+                key: MasterKey::new(key).with_mki(mki_octets),
+            },
+        );
         (
             (
                 token(),

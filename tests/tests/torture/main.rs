@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use attendant_sip::{IncomingCall, Peer, Sip, SipConfig, SipEvent, Transport, start};
+use attendant_sip::{IncomingCall, Peer, Sip, SipConfig, SipEvent, SrtpPolicy, Transport, start};
 use attendant_tests::network::in_own_network;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, UdpSocket};
@@ -79,6 +79,7 @@ async fn endpoint(ip: IpAddr) -> Result<(Sip, tokio::task::JoinHandle<()>)> {
         Ok(Peer {
             name: "torture".to_owned(),
             net: net.parse()?,
+            srtp: SrtpPolicy::default(),
         })
     };
     let (sip, mut events) = start(SipConfig {
