@@ -569,7 +569,11 @@ fn sip_config(config: &Config) -> Result<attendant_sip::SipConfig, ServeError> {
         // Nothing but letters makes a name of what would be a mistyped address.
         let host = peer.address.contains(char::is_alphabetic) && !peer.address.contains([':', '/']);
         match peer.address.parse() {
-            Ok(net) => peers.push(attendant_sip::Peer { name, net, srtp: peer.srtp.into() }),
+            Ok(net) => peers.push(attendant_sip::Peer {
+                name,
+                net,
+                srtp: peer.srtp.into(),
+            }),
             Err(_) if host => named_peers.push(attendant_sip::NamedPeer {
                 name,
                 host: peer.address.clone(),

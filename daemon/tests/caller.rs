@@ -117,7 +117,7 @@ fn plan(at: SocketAddr, utterances: Vec<Utterance>) -> CallPlan {
         longest: Duration::from_secs(30),
         noise_dbov: Some(-70.0),
         echo: None,
-        loss_percent: 0.0,
+        weather: attendant::caller::weather::Weather::default(),
         seed: 1,
     }
 }

@@ -217,8 +217,8 @@ async fn calls_over_ipv6() {
             callee.incoming().await.answer().await
         });
         let (placed, mut taken) = (placed.unwrap(), taken.unwrap());
-        assert!(placed.media.remote.is_ipv6());
-        assert_eq!(placed.media.remote, taken.socket.local_addr().unwrap());
+        assert!(placed.media.stream.remote.is_ipv6());
+        assert_eq!(placed.media.stream.remote, taken.socket.local_addr().unwrap());
         placed.handle.hold(true).await.unwrap();
         assert_eq!(
             next(&mut taken.events).await,

@@ -189,6 +189,6 @@ async fn a_callee_that_rings_reliably_is_acknowledged_along_its_route() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(placed.media.remote.port(), 9000, "from the 183");
+    assert_eq!(placed.media.stream.remote.port(), 9000, "from the 183");
     timeout(SOON, callee).await.unwrap().unwrap();
 }

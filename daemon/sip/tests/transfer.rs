@@ -256,7 +256,7 @@ async fn an_invite_with_replaces_takes_the_call_over() {
     assert_eq!(next(&mut taken.events).await, Some(DialogEvent::Replaced));
     let media = next(&mut taken.events).await;
     assert!(
-        matches!(&media, Some(DialogEvent::Media(media)) if media.remote.port() == 9100),
+        matches!(&media, Some(DialogEvent::Media(media)) if media.stream.remote.port() == 9100),
         "{media:?}"
     );
     assert!(!taken.handle.is_over(), "the same call goes on");

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use attendant_sip::{
-    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, SrtpPolicy, TlsTrust,
-    Transport, start,
+    Account, DialogEvent, IncomingCall, Peer, RegistrationState, Sip, SipConfig, SipEvent, SrtpPolicy,
+    TlsTrust, Transport, start,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
