@@ -250,7 +250,7 @@ fn questions(store: &Store, calls: usize) -> Result<(), Box<dyn std::error::Erro
         ),
         (
             "a name begun",
-            Box::new(|dice| (words(format!("name{}", dice.below(5_000))), None)),
+            Box::new(|dice| (words(format!("name{}*", dice.below(5_000))), None)),
         ),
         (
             "a name and a word, on one line",

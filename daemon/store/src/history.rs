@@ -26,7 +26,7 @@ pub struct HistoryFilter {
     pub from_ms: Option<i64>,
     /// Created before [Unix ms].
     pub to_ms: Option<i64>,
-    /// Words that all stand in one turn, the last one perhaps begun only.
+    /// Words that all stand in one turn; `*` behind the last one: what begins so.
     pub words: Option<String>,
 }
 
@@ -192,10 +192,10 @@ fn match_all(text: &str) -> String {
         .take(MAX_WORDS)
         .map(|word| format!("\"{word}\""))
         .collect();
-    let last_is_begun = text.ends_with(char::is_alphanumeric);
     let mut all = words.join(" AND ");
-    // One letter begins too many words.
-    if last_is_begun && words.last().is_some_and(|word| word.chars().count() > 4) {
+    // What begins with one letter is half the language.
+    let begun = text.trim_end().ends_with('*') && words.last().is_some_and(|word| word.chars().count() > 4);
+    if begun {
         all.push('*');
     }
     all
@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn words_become_a_search() {
         for (text, want) in [
-            ("oil change", "\"oil\" AND \"change\"*"),
-            ("oil", "\"oil\"*"),
-            ("oi", "\"oi\""),
-            ("oil ", "\"oil\""),
+            ("oil change", "\"oil\" AND \"change\""),
+            ("oil chan* ", "\"oil\" AND \"chan\"*"),
+            ("oil*", "\"oil\"*"),
+            ("oi*", "\"oi\""),
             ("\"OR* NEAR(", "\"OR\" AND \"NEAR\""),
             ("Grüße, -x", "\"Grüße\" AND \"x\""),
             (" ?! ", ""),

@@ -340,7 +340,7 @@ fn history_by_pages_filters_and_words() {
             3,
         ),
         ("one word in one", words("number7 "), 1),
-        ("begun", words("number1"), 11),
+        ("begun", words("number1*"), 11),
         ("accents", words("uber reifen summer"), 16),
         ("twice in a call is one call", words("winter"), 25),
         (

@@ -343,27 +343,23 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    bytes
-        .iter()
-        .flat_map(|b| [usize::from(b >> 4), usize::from(b & 15)])
-        .filter_map(|digit| DIGITS.get(digit))
-        .collect()
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 /// Octets of hexadecimal digits.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
-        .collect::<Option<_>>()?;
-    digits
+    let digit = |octet: u8| u8::try_from(char::from(octet).to_digit(16)?).ok();
+    text.as_bytes()
         .chunks(2)
         .map(|pair| match pair {
-            [high, low] => Some(high << 4 | low),
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
             _ => None,
         })
         .collect()

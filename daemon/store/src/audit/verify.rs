@@ -1,10 +1,12 @@
 //! Verify: reads the whole chain and everything it vouches for, and names what is not as it was written.
 //!
-//! One pass in the order of the chain, in one read transaction, beside a running daemon or on a stopped one's directory.
+//! A pass in the order of the chain, in as many parts at once as there are cores (each entry is compared with the one
+//! before as it is stored), beside a running daemon or on a stopped one's directory.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
+    thread,
 };
 
 use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
@@ -15,10 +17,15 @@ use super::{
     chain::{Hash, Hasher, Link, from_hex, public_key},
     checkpoint_from_row,
 };
-use crate::{Store, StoreError, mask, seal};
+use crate::{Store, StoreError, mask, seal, store::open_reader};
 
 /// Findings kept; beyond these they are counted.
 const MAX_FINDINGS: usize = 100;
+
+/// Most threads that read; beyond these the disk is what they wait for.
+const MAX_THREADS: usize = 4;
+/// An entry, columns as [`Entry::read`] reads them.
+const ENTRY: &str = "SELECT seq, at_ms, begun, session, kind, phase, payload, hash FROM audit";
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -254,15 +261,58 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database, if it cannot be read. What was tampered with is no error but a finding.
     pub fn verify(&self, checkpoint: Option<&Checkpoint>) -> Result<Verification, StoreError> {
-        // A connection of its own: seconds of reading must not hold up the pages.
-        let db = crate::store::open_reader(self.path())?;
+        // Connections of their own: seconds of reading must not hold up the pages.
+        let db = open_reader(self.path())?;
         if crate::migrate::version(&db)? < crate::migrate::newest() {
             return Err(StoreError::TooOld {
                 path: self.path().to_owned(),
             });
         }
+        let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
+        let seen = self.verify_with(&db, checkpoint, threads)?;
+        // Threads read at slightly different instants. What was written or erased in between is no finding: one that
+        // stays in a single instant is.
+        if !seen.is_sound() && head(&db)? != seen.head {
+            return self.verify_with(&db, checkpoint, 1);
+        }
+        Ok(seen)
+    }
+
+    fn verify_with(
+        &self,
+        db: &Connection,
+        checkpoint: Option<&Checkpoint>,
+        threads: usize,
+    ) -> Result<Verification, StoreError> {
         let snapshot = db.unchecked_transaction()?;
-        let seen = Walk::new(self.directory(), checkpoint).run(&snapshot)?;
+        let new = || Walk::new(self.directory(), checkpoint);
+        let last = last(&snapshot)?;
+        let share = last / i64::try_from(threads).unwrap_or(1) + 1;
+        let mut walk = new();
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.max(1) as i64)
+                .map(|n| (n * share + 1, last.min((n + 1) * share)))
+                .filter(|(from, to)| from <= to)
+                .map(|(from, to)| {
+                    scope.spawn(move || {
+                        let db = open_reader(self.path())?;
+                        let snapshot = db.unchecked_transaction()?;
+                        let mut walk = new();
+                        walk.entries(&snapshot, from, to)?;
+                        Ok::<_, StoreError>(walk)
+                    })
+                })
+                .collect();
+            walk.entries(&snapshot, 1, last.min(share))?;
+            for other in others {
+                let other = other
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                walk.join(other);
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        let seen = walk.finish(&snapshot, last)?;
         snapshot.finish()?;
         Ok(seen)
     }
@@ -274,7 +324,9 @@ pub fn verify_copy(db: &Connection) -> Result<Verification, StoreError> {
     let mut walk = Walk::new(Path::new(""), None);
     walk.public_key = None;
     walk.files = Files::Elsewhere;
-    let seen = walk.run(&snapshot)?;
+    let last = last(&snapshot)?;
+    walk.entries(&snapshot, 1, last)?;
+    let seen = walk.finish(&snapshot, last)?;
     snapshot.finish()?;
     Ok(seen)
 }
@@ -302,7 +354,10 @@ struct Walk<'a> {
     /// Recordings whose erasure stands in the chain, and those found erased.
     erased_recordings: HashSet<String>,
     gone_recordings: Vec<Finding>,
-    open: HashSet<i64>,
+    begun: HashSet<i64>,
+    ended: HashSet<i64>,
+    /// Hashes of the entries that a checkpoint or the head vouches for.
+    hashes: HashMap<i64, Hash>,
     missed: bool,
 }
 
@@ -319,58 +374,91 @@ impl<'a> Walk<'a> {
             unsalted: HashSet::new(),
             erased_recordings: HashSet::new(),
             gone_recordings: Vec::new(),
-            open: HashSet::new(),
+            begun: HashSet::new(),
+            ended: HashSet::new(),
+            hashes: HashMap::new(),
             missed: false,
         }
     }
 
-    fn run(mut self, db: &Connection) -> Result<Verification, StoreError> {
-        let mut checkpoints: BTreeMap<i64, Vec<Checkpoint>> = BTreeMap::new();
-        for checkpoint in kept(db)?.into_iter().chain(self.given.copied()) {
-            checkpoints.entry(checkpoint.seq).or_default().push(checkpoint);
-        }
-        let head = head(db)?;
-        let (mut previous, mut expected) = (Some(Hash::NONE), 1);
-        let mut head_hash = None::<Hash>;
-        let mut statement = db.prepare(
-            "SELECT seq, at_ms, begun, session, kind, phase, payload, hash FROM audit ORDER BY seq",
-        )?;
-        let mut rows = statement.query([])?;
+    /// Reads the entries `from` to `to`.
+    fn entries(&mut self, db: &Connection, from: i64, to: i64) -> Result<(), StoreError> {
+        let checkpoints: HashSet<i64> = kept(db)?
+            .iter()
+            .chain(self.given)
+            .map(|checkpoint| checkpoint.seq)
+            .chain(head(db)?.map(|head| head.seq))
+            .collect();
+        let mut previous = match from {
+            1 => Some(Hash::NONE),
+            _ => hash_of(db, from - 1)?,
+        };
+        let mut expected = from;
+        let mut statement = db.prepare(&format!("{ENTRY} WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq"))?;
+        // A number below 1 is no place in the chain; the first part looks at it all the same.
+        let mut rows = statement.query([if from == 1 { i64::MIN } else { from }, to])?;
         while let Some(row) = rows.next()? {
             let entry = Entry::read(row)?;
             let seq = entry.link.seq;
             if seq > expected {
-                self.missed = true;
-                self.seen.find(Finding::EntryMissing {
-                    from: expected,
-                    to: seq - 1,
-                });
+                self.missing(expected, seq - 1);
                 previous = None;
             }
             if previous.is_some_and(|before| entry.link.hash(before) != entry.hash) {
                 let finding = self.why(db, seq, previous)?;
                 self.seen.find(finding);
             }
-            for checkpoint in checkpoints.remove(&seq).unwrap_or_default() {
-                self.compare(&checkpoint, entry.hash);
-            }
-            if head.is_some_and(|head| head.seq == seq) {
-                head_hash = Some(entry.hash);
+            if checkpoints.contains(&seq) {
+                self.hashes.insert(seq, entry.hash);
             }
             self.seen.entries += 1;
             self.vouched(db, &entry)?;
             previous = Some(entry.hash);
             expected = seq.saturating_add(1);
         }
-        drop(rows);
-        for checkpoint in checkpoints.into_values().flatten() {
-            self.seen.checkpoints += 1;
-            self.seen.find(Finding::Checkpoint {
-                seq: checkpoint.seq,
-                what: "vouches for an entry that is not there: the record was cut off or replaced",
-            });
+        if expected <= to {
+            self.missing(expected, to);
         }
-        self.judge_head(head, head_hash, expected - 1);
+        Ok(())
+    }
+
+    fn missing(&mut self, from: i64, to: i64) {
+        self.missed = true;
+        self.seen.find(Finding::EntryMissing { from, to });
+    }
+
+    /// Takes in what was seen of the entries behind those of `self`.
+    fn join(&mut self, other: Walk<'_>) {
+        let (seen, more) = (&mut self.seen, other.seen);
+        seen.entries += more.entries;
+        seen.sessions += more.sessions;
+        seen.turns += more.turns;
+        seen.recordings += more.recordings;
+        seen.more += more.more;
+        for finding in more.findings {
+            seen.find(finding);
+        }
+        self.keys.extend(other.keys);
+        self.hashes.extend(other.hashes);
+        self.erased.extend(other.erased);
+        self.unsalted.extend(other.unsalted);
+        self.erased_recordings.extend(other.erased_recordings);
+        self.gone_recordings.extend(other.gone_recordings);
+        self.begun.extend(other.begun);
+        self.ended.extend(other.ended);
+        self.missed |= other.missed;
+    }
+
+    /// What only the whole tells.
+    fn finish(mut self, db: &Connection, last: i64) -> Result<Verification, StoreError> {
+        let mut checkpoints = kept(db)?;
+        checkpoints.extend(self.given);
+        checkpoints.sort_by_key(|checkpoint| checkpoint.seq);
+        for checkpoint in &checkpoints {
+            self.compare(checkpoint);
+        }
+        let head = head(db)?;
+        self.judge_head(head, last);
         self.added(db)?;
         let mut unseen: Vec<i64> = self.unsalted.difference(&self.erased).copied().collect();
         unseen.sort_unstable();
@@ -386,7 +474,7 @@ impl<'a> Walk<'a> {
         }
         self.guards(db)?;
         self.seen.erased = self.erased.len() as u64;
-        self.seen.open = self.open.len() as u64;
+        self.seen.open = self.begun.difference(&self.ended).count() as u64;
         self.seen.head = head;
         Ok(self.seen)
     }
@@ -398,8 +486,7 @@ impl<'a> Walk<'a> {
         let Some(previous) = previous.filter(|_| self.seen.findings.is_empty()) else {
             return Ok(altered);
         };
-        let mut statement =
-            db.prepare("SELECT seq, at_ms, begun, session, kind, phase, payload, hash FROM audit")?;
+        let mut statement = db.prepare(ENTRY)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let other = Entry::read(row)?;
@@ -411,17 +498,17 @@ impl<'a> Walk<'a> {
         Ok(altered)
     }
 
-    fn compare(&mut self, checkpoint: &Checkpoint, hash: Hash) {
+    fn compare(&mut self, checkpoint: &Checkpoint) {
         self.seen.checkpoints += 1;
         let known = self.keys.contains(&checkpoint.key) || Some(checkpoint.key) == self.public_key;
-        let what = if !checkpoint.signature_is_right() {
-            "has a false signature"
-        } else if !known {
-            "was signed with a key that is not this box's"
-        } else if checkpoint.hash != hash {
-            "vouches for another entry: the record was rewritten after it"
-        } else {
-            return;
+        let what = match self.hashes.get(&checkpoint.seq) {
+            None => "vouches for an entry that is not there: the record was cut off or replaced",
+            Some(_) if !checkpoint.signature_is_right() => "has a false signature",
+            Some(_) if !known => "was signed with a key that is not this box's",
+            Some(hash) if *hash != checkpoint.hash => {
+                "vouches for another entry: the record was rewritten after it"
+            }
+            Some(_) => return,
         };
         self.seen.find(Finding::Checkpoint {
             seq: checkpoint.seq,
@@ -429,7 +516,7 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn judge_head(&mut self, head: Option<Checkpoint>, hash: Option<Hash>, last: i64) {
+    fn judge_head(&mut self, head: Option<Checkpoint>, last: i64) {
         let Some(head) = head else {
             if last > 0 {
                 self.seen.find(Finding::Head { what: "is missing" });
@@ -437,11 +524,7 @@ impl<'a> Walk<'a> {
             return;
         };
         if head.seq > last {
-            self.missed = true;
-            self.seen.find(Finding::EntryMissing {
-                from: last + 1,
-                to: head.seq,
-            });
+            self.missing(last + 1, head.seq);
         }
         if head.seq < last {
             self.seen.find(Finding::EntryUnsigned {
@@ -457,7 +540,7 @@ impl<'a> Walk<'a> {
             self.seen.find(Finding::Head {
                 what: "was signed with another key than the one beside the database (audit.pub)",
             });
-        } else if hash.is_some_and(|hash| hash != head.hash) {
+        } else if self.hashes.get(&head.seq).is_some_and(|hash| *hash != head.hash) {
             self.seen.find(Finding::Head {
                 what: "vouches for another last entry",
             });
@@ -491,9 +574,10 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         if entry.link.phase == b"begin" {
-            self.open.insert(seq);
-        } else if entry.link.begun > 0 {
-            self.open.remove(&entry.link.begun);
+            self.begun.insert(seq);
+        } else if entry.link.begun > 0 && !self.begun.remove(&entry.link.begun) {
+            // Begun in an earlier part.
+            self.ended.insert(entry.link.begun);
         }
         Ok(())
     }
@@ -792,6 +876,19 @@ fn kept(db: &Connection) -> Result<Vec<Checkpoint>, StoreError> {
     let mut statement = db.prepare("SELECT seq, at_ms, hash, key, signature FROM audit_checkpoint")?;
     let rows = statement.query_map([], checkpoint_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The chain's last number; 0: none.
+fn last(db: &Connection) -> Result<i64, StoreError> {
+    Ok(db.query_row("SELECT coalesce(max(seq), 0) FROM audit", [], |row| row.get(0))?)
+}
+
+/// The hash of an entry, if it is there.
+fn hash_of(db: &Connection, seq: i64) -> Result<Option<Hash>, StoreError> {
+    let hash: Option<Vec<u8>> = db
+        .query_row("SELECT hash FROM audit WHERE seq = ?1", [seq], |row| row.get(0))
+        .optional()?;
+    Ok(hash.and_then(|hash| Hash::from_slice(&hash)))
 }
 
 fn head(db: &Connection) -> Result<Option<Checkpoint>, StoreError> {
