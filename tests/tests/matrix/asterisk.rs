@@ -20,26 +20,33 @@ fn originate(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
 }
 
 fn originate_to(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
-    let before = site.sessions()?;
+    let (before, logged) = (site.sessions()?, log(site).len());
     site.cli(&format!("channel originate {trunk} extension {script}@tests"))?;
+    let mut refusal = None;
     let began = wait_for("the call", Duration::from_secs(20), || {
-        Ok(site.sessions()? > before)
+        refusal = refused(log(site).get(logged..).unwrap_or_default());
+        Ok(refusal.is_some() || site.sessions()? > before)
     });
-    if let Err(error) = began {
-        return Ok(refused(site).unwrap_or_else(|| Cell::Fails(format!("{error:#}"))));
+    match (began, refusal) {
+        (_, Some(refusal)) => return Ok(refusal),
+        (Err(error), None) => return Ok(Cell::Fails(format!("{error:#}"))),
+        (Ok(()), None) => {}
     }
     site.daemon.wait_idle(Duration::from_secs(90))?;
     Ok(Cell::Yes)
 }
 
-/// Whether the last answer in Asterisk's log refuses what the call asked for.
-fn refused(site: &Site) -> Option<Cell> {
-    let log = std::fs::read_to_string(site.dir.path().join("log/messages")).unwrap_or_default();
-    let answers = log.rsplit("SIP/2.0 ").next()?;
-    let status = answers.get(..3)?;
+fn log(site: &Site) -> String {
+    let log = std::fs::read(site.dir.path().join("log/messages")).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
+}
+
+/// Whether an answer to an INVITE in this piece of Asterisk's log refuses what the call asked for.
+fn refused(log: &str) -> Option<Cell> {
     ["415", "420", "488"]
-        .contains(&status)
-        .then(|| Cell::NotYet(format!("answered {status}")))
+        .into_iter()
+        .find(|status| log.contains(&format!("SIP/2.0 {status} ")))
+        .map(|status| Cell::NotYet(format!("answered {status}")))
 }
 
 fn call(site: &Site, trunk: &str, script: &str) -> Result<Cell> {
