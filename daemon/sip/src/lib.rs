@@ -39,6 +39,7 @@ mod register;
 pub mod sdp;
 mod tcp;
 mod udp;
+mod via;
 mod wire;
 
 use std::net::SocketAddr;
