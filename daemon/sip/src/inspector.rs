@@ -86,7 +86,7 @@ impl MessageInspector for Inspector {
             SipMessage::Response(response) => {
                 for header in response.headers.iter_mut() {
                     if let Header::Via(via) = header {
-                        *via = bare_received(via.value()).into();
+                        *via = crate::via::restore(via.value()).into();
                         break;
                     }
                 }
@@ -147,16 +147,6 @@ impl MessageInspector for Inspector {
         }
         msg
     }
-}
-
-/// The top Via with `received` as it is written (RFC 5118 §4.5): without brackets. The library puts two pairs around an
-/// IPv6 address, cannot read them back, and then sends the answer to the host in the Via, which may lead nowhere.
-fn bare_received(via: &str) -> String {
-    let Some((before, rest)) = via.split_once("received=[") else {
-        return via.to_string();
-    };
-    let (address, after) = rest.split_at(rest.find([';', ',']).unwrap_or(rest.len()));
-    format!("{before}received={}{after}", address.trim_matches(['[', ']']))
 }
 
 impl Inspector {
@@ -230,31 +220,6 @@ fn proxy_authenticate(header: &Header) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn received_has_no_brackets() {
-        let cases = [
-            (
-                "SIP/2.0/UDP a;received=[[::1]];rport=5",
-                "SIP/2.0/UDP a;received=::1;rport=5",
-            ),
-            (
-                "SIP/2.0/UDP a;received=[2001:db8::1]",
-                "SIP/2.0/UDP a;received=2001:db8::1",
-            ),
-            (
-                "SIP/2.0/UDP a;received=192.0.2.1,SIP/2.0/UDP [::1]",
-                "SIP/2.0/UDP a;received=192.0.2.1,SIP/2.0/UDP [::1]",
-            ),
-            (
-                "SIP/2.0/UDP [::1]:5060;branch=z",
-                "SIP/2.0/UDP [::1]:5060;branch=z",
-            ),
-        ];
-        for (via, want) in cases {
-            assert_eq!(bare_received(via), want);
-        }
-    }
 
     #[test]
     fn recorded_routes_are_split_at_their_brackets() {

@@ -51,6 +51,7 @@ mod timer;
 mod tls;
 mod transfer;
 mod udp;
+mod via;
 mod wire;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::error::SipError;
 use crate::gate::{Gate, Judged};
+use crate::via;
 use crate::wire::Framing;
 
 /// Largest UDP payload \[bytes\]; what is too large for SIP is answered, not cut.
@@ -91,7 +92,10 @@ impl LibrarySocket for GatedSocket {
                 Framing::Datagram,
                 Instant::now(),
             ) {
-                Judged::Pass(bytes) => {
+                Judged::Pass(mut bytes) => {
+                    if source.ip().to_canonical().is_ipv6() {
+                        bytes = via::show_source(bytes, source);
+                    }
                     if let Some(room) = out.get_mut(..bytes.len()) {
                         room.copy_from_slice(&bytes);
                         return Ok((bytes.len(), source));
