@@ -24,25 +24,23 @@ const HOLD_MS: u32 = 200;
 fn ten_thousand_calls_leave_nothing_behind() -> Result<()> {
     in_own_network("ten_thousand_calls_leave_nothing_behind", || {
         let daemon = Daemon::start("[[sip.peer]]\nname = \"away\"\naddress = \"192.0.2.2\"")?;
-        let run = |calls: u32| -> Result<String> {
+        // sipp's own line, and what went wrong, if anything.
+        let run = |calls: u32| -> Result<(String, Option<String>)> {
             let [calls, rate, hold] = [calls, PER_SECOND, HOLD_MS].map(|n| n.to_string());
             let output = away("sipp/sipp.sh")
                 .args(["192.0.2.1:5060", &calls, &rate, &hold, "udp"])
                 .output()?;
             let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            ensure!(
-                output.status.success(),
-                "{line}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Ok(line)
+            let wrong =
+                (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned());
+            Ok((line, wrong))
         };
         // The first thousand fills pools and caches.
         run(CALLS / 10)?;
         daemon.wait_idle(Duration::from_secs(60))?;
         let (files, rest) = (daemon.open_files()?, daemon.memory_kib()?);
         let over = AtomicBool::new(false);
-        let (line, samples) = thread::scope(|scope| -> Result<_> {
+        let ((line, wrong), samples) = thread::scope(|scope| -> Result<_> {
             let sampler = scope.spawn(|| {
                 let mut samples = Vec::new();
                 while !over.load(Ordering::Relaxed) {
@@ -66,6 +64,7 @@ fn ten_thousand_calls_leave_nothing_behind() -> Result<()> {
             "{line} cps={PER_SECOND} rss_kib_before={rest} rss_kib_first_tenth={first} rss_kib_last_tenth={last} rss_kib_after={after} files_before={files} files_after={} rtp_ports_open={ports}",
             daemon.open_files()?
         );
+        ensure!(wrong.is_none(), "calls failed: {}", wrong.unwrap_or_default());
         ensure!(
             last * 100 <= first * 105,
             "memory rose from {first} to {last} KiB"

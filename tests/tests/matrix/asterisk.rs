@@ -225,5 +225,5 @@ pub fn direct_media(site: &Site) -> Result<Cell> {
 }
 
 pub fn queue(site: &Site) -> Result<Cell> {
-    dial(site, "703", &connected().pause(1_500).bye(), |_| Cell::Yes).context("the queue")
+    dial(site, "703", &connected().pause(4_000).bye(), |_| Cell::Yes).context("the queue")
 }
