@@ -24,7 +24,7 @@ pub struct Moment {
     pub voiced_ms: u32,
     /// The attendant's last words.
     pub last_reply: Option<String>,
-    /// A reply was paused for it, and much of that is left.
+    /// A reply was paused for it, in a sentence that asks nothing.
     pub into_reply: bool,
     /// The language model will be asked whether it sounds finished.
     pub ask_model: bool,
