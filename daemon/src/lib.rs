@@ -19,6 +19,7 @@ pub mod demo;
 pub mod doctor;
 pub mod fallback;
 pub mod logging;
+pub mod memory;
 pub mod notify;
 pub mod phrases;
 pub mod recording;

@@ -349,7 +349,7 @@ async fn find_dialog(core: &Core, tx: &Transaction) -> Option<Dialog> {
     }
     let id = DialogId::try_from(tx).ok()?;
     let deadline = tokio::time::Instant::now() + FILING_PATIENCE;
-    while lock(&core.dialling).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
+    while lock(&core.dialled).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if let Some(dialog) = core.layer.get_dialog(&id) {
             return Some(dialog);

@@ -39,8 +39,9 @@ struct Dialling<'a>(&'a Core, String);
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
+        // In this order: what comes between them is not noted.
+        lock(&self.0.dialled).remove(&self.1);
         lock(&self.0.early).remove(&self.1);
-        lock(&self.0.dialling).remove(&self.1);
     }
 }
 
@@ -160,7 +161,7 @@ impl Attempt<'_> {
         let mut local = core.local_media(ip, sockets.rtp.local_addr()?.port())?;
         let offer = local.offer(Direction::SendRecv).to_string();
         let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
-        lock(&core.dialling).insert(call_id.clone());
+        lock(&core.dialled).insert(call_id.clone());
         let _dialling = Dialling(core, call_id.clone());
         let mut timers = core.config.timers;
         let (dialog, mut early, response) = loop {

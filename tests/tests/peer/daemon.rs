@@ -121,6 +121,22 @@ impl Daemon {
         })
     }
 
+    /// Waits until SIP has forgotten the last call: 64·T1 after its last answer.
+    pub fn wait_forgotten(&self, longest: Duration) -> Result<()> {
+        wait_for("SIP to forget the last call", longest, || {
+            let sip = &self.health()?["sip"];
+            Ok(["calls", "dialogs", "transactions"]
+                .iter()
+                .all(|what| sip[what] == 0))
+        })
+    }
+
+    /// What the daemon's allocator has given out [KiB].
+    pub fn heap_kib(&self) -> Result<u64> {
+        let health = self.health()?;
+        health["memory"]["in_use_kib"].as_u64().context("no figure")
+    }
+
     /// Resident memory of the daemon itself, without its engines [KiB].
     pub fn memory_kib(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
