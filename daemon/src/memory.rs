@@ -62,9 +62,8 @@ mod tests {
         set_up();
         let heap = || heap().expect("glibc tells");
         let before = heap();
-        let (large, small): (Vec<_>, Vec<_>) = (0..BLOCKS)
-            .map(|n| (vec![0u8; BLOCK], Box::new([n; 8])))
-            .unzip();
+        let (large, small): (Vec<_>, Vec<_>) =
+            (0..BLOCKS).map(|n| (vec![0u8; BLOCK], Box::new([n; 8]))).unzip();
         let full = heap();
         drop(large);
         let after = heap();
@@ -73,6 +72,9 @@ mod tests {
         assert!(full.in_use > before.in_use + half, "{before:?} {full:?}");
         assert!(after.in_use + half < full.in_use, "{full:?} {after:?}");
         assert!(after.held + half < full.held, "{full:?} {after:?}");
-        assert_eq!(small.iter().map(|n| n[7]).sum::<usize>(), BLOCKS * (BLOCKS - 1) / 2);
+        assert_eq!(
+            small.iter().map(|n| n[7]).sum::<usize>(),
+            BLOCKS * (BLOCKS - 1) / 2
+        );
     }
 }

@@ -288,8 +288,7 @@ async fn many_calls_leave_nothing_behind() {
                 timeout(SOON, call.cancelled()).await.expect("CANCEL in time");
             }
             _ => {
-                let (placed, taken) =
-                    tokio::join!(invite, async { callee.incoming().await.answer().await });
+                let (placed, taken) = tokio::join!(invite, async { callee.incoming().await.answer().await });
                 let (placed, taken) = (placed.unwrap().handle, taken.unwrap().handle);
                 let (first, other) = if n % 2 == 0 {
                     (&placed, &taken)
