@@ -38,4 +38,7 @@ fi
 if [ -s "$ATTENDANT_TABLES/torture.md" ]; then
     scripts/table.sh docs/torture.md torture "$ATTENDANT_TABLES/torture.md"
 fi
+for table in words heard; do
+    [ ! -s "$ATTENDANT_TABLES/$table.md" ] || scripts/table.sh docs/line.md "$table" "$ATTENDANT_TABLES/$table.md"
+done
 exit "$status"
