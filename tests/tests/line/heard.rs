@@ -29,7 +29,9 @@ use attendant::{
         workers::Models,
     },
 };
-use attendant_media::{Codec, FRAME_SAMPLES, Frame, PTIME_MS, Rtcp, SAMPLE_RATE_HZ, Stream, frame, g722, resample, wav};
+use attendant_media::{
+    Codec, FRAME_SAMPLES, Frame, PTIME_MS, Rtcp, SAMPLE_RATE_HZ, Stream, frame, g722, resample, wav,
+};
 use attendant_rt::{Leg, LegConfig, Rt, RtConfig, RtStats, TxFrame};
 
 use crate::write_table;
@@ -298,7 +300,11 @@ fn play(tape: &Tape) -> Result<(Vec<Call>, [RtStats; 2])> {
     for call in &calls {
         let stats = call.daemon.control.stats();
         ensure!(
-            (stats.underruns, stats.tx_errors, call.caller.control.stats().overruns) == (0, 0, 0),
+            (
+                stats.underruns,
+                stats.tx_errors,
+                call.caller.control.stats().overruns
+            ) == (0, 0, 0),
             "{}: the test itself lost sound: {stats:?}",
             call.name()
         );
@@ -369,7 +375,7 @@ fn scores(orders: &[Order]) -> Result<Vec<f64>> {
     ensure!(output.status.success(), "PESQ ended with {}", output.status);
     let scores = String::from_utf8(output.stdout)?
         .lines()
-        .map(str::parse)
+        .map(str::parse::<f64>)
         .collect::<Result<Vec<f64>, _>>()?;
     ensure!(
         scores.len() == orders.len(),
@@ -465,13 +471,23 @@ fn what_callers_hear_survives_bad_lines() -> Result<()> {
     );
     let cells = cells(scores);
     let table = tabulate(&cells, &calls, &threads);
-    println!("{} clips, {:.0} s\n\n{table}", tape.clips.len(), tape.duration().as_secs_f64());
+    println!(
+        "{} clips, {:.0} s\n\n{table}",
+        tape.clips.len(),
+        tape.duration().as_secs_f64()
+    );
     write_table("heard.md", &table)?;
     for (n, (codec, scale, clean, lossy)) in COLUMNS.into_iter().enumerate() {
         for (name, least) in [("nothing lost", clean), ("5 % lost", lossy)] {
-            let line = LINES.iter().position(|line| line.0 == name).context("no such line")?;
+            let line = LINES
+                .iter()
+                .position(|line| line.0 == name)
+                .context("no such line")?;
             let (mean, _) = cells[line * COLUMNS.len() + n];
-            ensure!(mean >= least, "{codec:?}, {scale:?}, {name}: {mean:.2}, not {least:.2}");
+            ensure!(
+                mean >= least,
+                "{codec:?}, {scale:?}, {name}: {mean:.2}, not {least:.2}"
+            );
         }
     }
     Ok(())

@@ -46,7 +46,8 @@ fn bench(name: &str, weather: &str) -> Result<(String, f64)> {
     let wait = report["response_ms"]["p50"].as_f64().unwrap_or(f64::NAN);
     let [words, cut_off, turns, unanswered] =
         ["wer_words", "false_cutoffs", "turns", "unanswered"].map(|key| &report[key]);
-    let row = format!("| {name} | {wer:.1} % of {words} | {cut_off} of {turns} | {unanswered} | {wait:.0} ms |");
+    let row =
+        format!("| {name} | {wer:.1} % of {words} | {cut_off} of {turns} | {unanswered} | {wait:.0} ms |");
     println!("{row}");
     Ok((row, wer))
 }
