@@ -21,7 +21,7 @@ if [ ! -d "$built" ]; then
     new=$(mktemp -d "$built.XXXXXX")
     trap 'rm -rf "$new"' EXIT
     # Without isolation nothing but the one pinned package is downloaded.
-    "$python" -m pip install --quiet --target "$new" --no-deps --require-hashes --no-build-isolation --use-pep517 \
+    "$python" -m pip install --quiet --root-user-action ignore --target "$new" --no-deps --require-hashes --no-build-isolation --use-pep517 \
         -r "$here/requirements.txt" >&2
     mv -T "$new" "$built"
     trap - EXIT

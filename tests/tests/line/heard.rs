@@ -37,16 +37,20 @@ use attendant_rt::{Leg, LegConfig, Rt, RtConfig, RtStats, TxFrame};
 use crate::write_table;
 
 /// What the attendant says; two make a clip.
-const REPLIES: [&str; 6] = [
+const REPLIES: [&str; 10] = [
     "Good morning, you have reached the joiner's workshop. How may I help you today?",
     "We are open from Monday to Friday, between nine in the morning and six in the evening.",
     "I can put you through to the office, or I can take a message for them.",
     "Please tell me your name, and the number under which they can call you back.",
     "The next free appointment is on Thursday at a quarter past three in the afternoon.",
     "Shall I write that down for you, or would another day be more convenient?",
+    "You will find us behind the railway station, on the corner of Mill Street.",
+    "There is a car park in the yard, and the number eleven bus stops at the door.",
+    "I am sorry, I did not quite understand that. Could you say it once more, please?",
+    "Thank you for calling. I have written everything down, and somebody will ring you back.",
 ];
 /// Recorded sentences besides.
-const RECORDED: usize = 6;
+const RECORDED: usize = REPLIES.len();
 /// How long a recorded sentence is \[ms\].
 const RECORDED_MS: Range<usize> = 2_500..5_000;
 /// Silence around each sentence \[samples\]: 600 ms, more than any delay on the way.
@@ -386,20 +390,21 @@ fn scores(orders: &[Order]) -> Result<Vec<f64>> {
     Ok(scores)
 }
 
-/// Mean and lowest over the clips, for every cell.
-fn cells(scores: &[f64]) -> Vec<(f64, f64)> {
+/// Mean over the clips of each voice, for every cell: the attendant's, a person's.
+fn cells(scores: &[f64]) -> Vec<[f64; 2]> {
     let count = LINES.len() * COLUMNS.len();
-    let clips = scores.len() / count;
+    let voices = scores.split_at(scores.len() / 2);
     (0..count)
         .map(|cell| {
-            let of_cell = scores.iter().skip(cell).step_by(count);
-            let lowest = of_cell.clone().copied().fold(f64::INFINITY, f64::min);
-            (of_cell.sum::<f64>() / clips as f64, lowest)
+            [voices.0, voices.1].map(|scores| {
+                let clips = (scores.len() / count).max(1) as f64;
+                scores.iter().skip(cell).step_by(count).sum::<f64>() / clips
+            })
         })
         .collect()
 }
 
-fn tabulate(cells: &[(f64, f64)], calls: &[Call], threads: &[RtStats]) -> String {
+fn tabulate(cells: &[[f64; 2]], calls: &[Call], threads: &[RtStats]) -> String {
     let mut text = String::from("| MOS-LQO |");
     for (codec, scale, ..) in COLUMNS {
         let _ = write!(text, " {}, {} kHz |", codec.name(), scale.rate_hz() / 1000);
@@ -408,8 +413,8 @@ fn tabulate(cells: &[(f64, f64)], calls: &[Call], threads: &[RtStats]) -> String
     text.push_str(&"---|".repeat(COLUMNS.len()));
     for ((name, _), row) in LINES.iter().zip(cells.chunks(COLUMNS.len())) {
         let _ = write!(text, "\n| {name} |");
-        for (mean, lowest) in row {
-            let _ = write!(text, " {mean:.2} ({lowest:.2}) |");
+        for [attendant, person] in row {
+            let _ = write!(text, " {attendant:.2} / {person:.2} |");
         }
     }
     text.push_str("\n\n| frames made up; delay in the jitter buffer |");
@@ -483,7 +488,7 @@ fn what_callers_hear_survives_bad_lines() -> Result<()> {
                 .iter()
                 .position(|line| line.0 == name)
                 .context("no such line")?;
-            let (mean, _) = cells[line * COLUMNS.len() + n];
+            let mean = cells[line * COLUMNS.len() + n].iter().sum::<f64>() / 2.0;
             ensure!(
                 mean >= least,
                 "{codec:?}, {scale:?}, {name}: {mean:.2}, not {least:.2}"
