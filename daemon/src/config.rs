@@ -2,6 +2,8 @@
 //!
 //! Order: defaults, then the file. An error names file, key and what would be accepted.
 
+mod storage;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,7 +17,10 @@ use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+pub use storage::{RecordingSection, StorageSection};
+
 use crate::fallback::Fallback;
+use crate::menu::{MenuSection, With};
 use crate::transfer::{KeySection, TransferSection};
 
 /// The commented default, as `attendant config default` prints it.
@@ -74,6 +79,8 @@ pub struct Config {
     pub transfer: TransferSection,
     /// What single keys do.
     pub keys: Vec<KeySection>,
+    /// What is said of the keys.
+    pub menu: MenuSection,
     /// What callers get when the box cannot serve.
     pub fallback: Fallback,
     /// Turn-taking.
@@ -292,62 +299,6 @@ pub struct Limits {
     pub engine_memory_mb: Option<u64>,
 }
 
-/// `[recording]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RecordingSection {
-    /// Record calls.
-    pub enabled: bool,
-    /// Said before the greeting while calls are recorded; empty: nothing.
-    pub announce: String,
-    /// Days that recordings are kept; `None`: for ever.
-    pub keep_days: Option<u32>,
-    /// A recording ends at this size [MiB].
-    pub max_call_mb: u64,
-    /// With this much taken by recordings, no more are begun [MiB].
-    pub max_disk_mb: u64,
-    /// With less than this left on the disk, none are begun [MiB].
-    pub min_free_mb: u64,
-}
-
-impl Default for RecordingSection {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            announce: "This call is recorded.".into(),
-            keep_days: Some(90),
-            max_call_mb: 200,
-            max_disk_mb: 20_000,
-            min_free_mb: 500,
-        }
-    }
-}
-
-/// `[storage]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StorageSection {
-    /// Largest database [MiB]; `None`: as large as the disk.
-    pub max_database_mb: Option<u64>,
-    /// Directory for backups; `None`: none are made.
-    pub backup_dir: Option<PathBuf>,
-    /// Hours between two backups.
-    pub backup_every_h: u32,
-    /// Backups kept.
-    pub backup_keep: usize,
-}
-
-impl Default for StorageSection {
-    fn default() -> Self {
-        Self {
-            max_database_mb: None,
-            backup_dir: None,
-            backup_every_h: 24,
-            backup_keep: 7,
-        }
-    }
-}
-
 /// `[debug]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -431,6 +382,9 @@ impl Config {
         if let Err(message) = self.transfer.check(&self.keys) {
             return bad("transfer", message);
         }
+        if let Err(message) = self.menu.check() {
+            return bad("menu", message);
+        }
         if let Err(message) = self.fallback.check() {
             return bad("fallback", message);
         }
@@ -505,13 +459,24 @@ impl Config {
         Ok(())
     }
 
-    /// The stock phrases as they are spoken: names put in, and before the greeting that the call is recorded.
+    /// The stock phrases as they are spoken: names put in, before the greeting that the call is recorded, behind some the
+    /// keys.
     #[must_use]
     pub fn phrases_spoken(&self) -> Phrases {
         let mut phrases = self.phrases.filled(&self.business);
         let announce = self.recording.announce.trim();
         if self.recording.enabled && !announce.is_empty() {
             phrases.greeting = format!("{announce} {}", phrases.greeting);
+        }
+        if let Some(menu) = self.menu.said(&self.keys, &self.transfer) {
+            for with in &self.menu.with {
+                let phrase = match with {
+                    With::Greeting => &mut phrases.greeting,
+                    With::Unclear => &mut phrases.unclear,
+                    With::StillThere => &mut phrases.still_there,
+                };
+                *phrase = format!("{phrase} {menu}");
+            }
         }
         phrases
     }
@@ -620,6 +585,21 @@ mod tests {
     }
 
     #[test]
+    fn the_menu_goes_with_the_phrases_it_is_meant_for() {
+        let keys = "[[keys]]\ndigit = '9'\naction = 'repeat'\n";
+        let spoken = |text: &str| parse(&format!("{keys}{text}")).unwrap().phrases_spoken();
+        let menu = " Or press 9 to hear my last words again.";
+        let plain = parse("").unwrap().phrases_spoken();
+        let by_default = spoken("");
+        assert_eq!(by_default.unclear, format!("{}{menu}", plain.unclear));
+        assert_eq!(by_default.greeting, plain.greeting);
+        let always = spoken("[menu]\nwith = ['greeting', 'still_there']");
+        assert_eq!(always.unclear, plain.unclear);
+        assert_eq!(always.greeting, format!("{}{menu}", plain.greeting));
+        assert_eq!(always.still_there, format!("{}{menu}", plain.still_there));
+    }
+
+    #[test]
     fn errors_name_the_key_and_what_would_be_accepted() {
         for (text, wants) in [
             ("profil = 'small'", vec!["test.toml", "profil", "expected one of"]),
@@ -646,6 +626,9 @@ mod tests {
                 vec!["[fallback]", "needs a uri"],
             ),
             ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
+            ("[transfer]\nmachine = 'maybe'", vec!["maybe", "through"]),
+            ("[menu]\nwith = ['goodbye']", vec!["goodbye", "still_there"]),
+            ("[menu]\nread_back = 'Right?'", vec!["[menu]", "{digits}"]),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[recording]\nkeep_days = 0", vec!["keep_days", "at least 1"]),
             ("[recording]\nkeep = 5", vec!["keep", "expected one of"]),

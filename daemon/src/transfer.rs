@@ -6,6 +6,9 @@
 use attendant_dialog::{Persona, transfer::ANYBODY};
 use serde::Deserialize;
 
+/// Stands for the hook, pressed for a moment, among the keys.
+pub use attendant_media::telephone_event::FLASH;
+
 /// Most targets: more are not a list a caller chooses from.
 const MAX_TARGETS: usize = 64;
 /// Longest text that is spoken [characters].
@@ -29,6 +32,8 @@ pub struct TransferSection {
     pub briefing: String,
     /// Said on a key with the action "message".
     pub message: String,
+    /// What becomes of a caller whose target is to be told first, and a machine answers there.
+    pub machine: OnMachine,
     /// Name of the target that takes faxes; `None`: a fax hears the attendant like anybody else.
     pub fax: Option<String>,
 }
@@ -44,9 +49,21 @@ impl Default for TransferSection {
             briefing: "Hello, this is {attendant} at {business}. I have a caller for you, who said: {said}"
                 .into(),
             message: "Please tell me your message, and I will pass it on.".into(),
+            machine: OnMachine::Back,
             fax: None,
         }
     }
+}
+
+/// A machine answers where somebody was to be told about the caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMachine {
+    /// The caller comes back, and can leave a message with the attendant.
+    #[default]
+    Back,
+    /// The caller is put through to it, without a briefing.
+    Through,
 }
 
 /// `[[transfer.target]]`.
@@ -99,7 +116,7 @@ pub enum Briefing {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySection {
-    /// `0`–`9` or `*`; `#` ends what is typed.
+    /// `0`–`9` or `*`; `#` ends what is typed. `!` is the hook, pressed for a moment.
     pub digit: char,
     /// What it does.
     pub action: KeyAction,
@@ -159,8 +176,8 @@ impl TransferSection {
                 .ok_or_else(|| format!("fax = '{fax}' is no target; {}", self.names()))?;
         }
         for (index, key) in keys.iter().enumerate() {
-            if !matches!(key.digit, '0'..='9' | '*') {
-                return Err(format!("key '{}': want 0 to 9 or *", key.digit));
+            if !matches!(key.digit, '0'..='9' | '*' | FLASH) {
+                return Err(format!("key '{}': want 0 to 9, * or ! (the hook)", key.digit));
             }
             if keys.iter().take(index).any(|other| other.digit == key.digit) {
                 return Err(format!("key '{}' is there twice", key.digit));
@@ -364,6 +381,7 @@ mod tests {
                 key('1', Transfer, Some("office")),
                 key('9', Repeat, None),
                 key('*', Hangup, None),
+                key('!', Transfer, Some("workshop")),
             ])
             .unwrap();
         for (keys, want) in [

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use attendant_media::g711::ulaw_encode;
 
 /// An answer comes within this.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ pub struct Phone {
     described: SocketAddr,
     sequence: u16,
     next_packet: Instant,
+    /// Where the daemon sends the caller.
+    refer_to: Option<String>,
 }
 
 impl Phone {
@@ -60,6 +63,7 @@ impl Phone {
             described,
             sequence: 0,
             next_packet: Instant::now(),
+            refer_to: None,
         };
         let answer = phone.offer("sendrecv")?;
         let value = |prefix: &str| {
@@ -162,6 +166,42 @@ impl Phone {
         Ok(heard)
     }
 
+    /// Plays a sound of 8 kHz to its end, and listens meanwhile.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn play(&mut self, samples: &[i16]) -> Result<Heard> {
+        self.next_packet = Instant::now();
+        let mut heard = Heard::default();
+        for chunk in samples.chunks(160) {
+            let mut payload: Vec<u8> = chunk.iter().map(|sample| ulaw_encode(*sample)).collect();
+            payload.resize(160, SILENCE);
+            let timestamp = u32::from(self.sequence) * 160;
+            self.send_packet(&payload, 0, self.sequence, timestamp, false)?;
+            self.hear(&mut heard)?;
+        }
+        Ok(heard)
+    }
+
+    /// Waits for the daemon's REFER, takes it, and tells that it went well; the address.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn transferred(&mut self, time: Duration) -> Result<String> {
+        let until = Instant::now() + time;
+        while self.refer_to.is_none() && Instant::now() < until {
+            self.listen(Duration::from_millis(100))?;
+        }
+        let target = self.refer_to.take().context("no REFER")?;
+        self.request(
+            "NOTIFY",
+            "Event: refer\r\nSubscription-State: terminated;reason=noresource\r\n\
+             Content-Type: message/sipfrag;version=2.0\r\n",
+            "SIP/2.0 200 OK\r\n",
+        )?;
+        Ok(target)
+    }
+
     /// Presses a key: RFC 4733, 100 ms, the end three times.
     ///
     /// # Errors
@@ -210,11 +250,46 @@ impl Phone {
         }
         self.sip.set_nonblocking(true)?;
         while let Ok((length, _)) = self.sip.recv_from(&mut buffer) {
-            heard.hung_up |= buffer[..length].starts_with(b"BYE ");
+            let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            self.obey(&request, heard)?;
         }
         self.sip.set_nonblocking(false)?;
         Ok(())
     }
+
+    /// Answers a request of the daemon.
+    fn obey(&mut self, request: &str, heard: &mut Heard) -> Result<()> {
+        let status = match request.split(' ').next() {
+            Some("BYE") => {
+                heard.hung_up = true;
+                "200 OK"
+            }
+            Some("REFER") => {
+                self.refer_to = header(request, "Refer-To").map(str::to_owned);
+                "202 Accepted"
+            }
+            _ => return Ok(()),
+        };
+        let mut answer = format!("SIP/2.0 {status}\r\n");
+        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+            let value = header(request, name).context("a request without its headers")?;
+            answer += &format!("{name}: {value}\r\n");
+        }
+        answer += &format!(
+            "Contact: <sip:phone@{}>\r\nContent-Length: 0\r\n\r\n",
+            self.sip.local_addr()?
+        );
+        self.sip.send_to(answer.as_bytes(), self.daemon)?;
+        Ok(())
+    }
+}
+
+/// The value of a header.
+fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+    message.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }
 
 /// What came in some time.

@@ -13,15 +13,18 @@
 //! The actor owns everything of the call; it ticks every 10 ms, so that no frame waits longer. Engines work in tasks of
 //! their own, which report by a bounded channel and are cancelled by being dropped.
 
+mod consultation;
 mod ears;
 mod echo;
 mod handoff;
 mod hearing;
 pub mod judge;
+pub mod leg;
+pub mod mailbox;
 mod mouth;
 mod putting_through;
 mod quality;
-mod recorder;
+pub(crate) mod recorder;
 pub mod reply;
 
 use std::{
@@ -34,7 +37,7 @@ use std::{
 };
 
 use attendant_dialog::History;
-use attendant_media::progress::{Fax, FaxDetector};
+use attendant_media::progress::{ExchangeDetector, Fax, FaxDetector};
 use attendant_models::client::Engines;
 use attendant_rt::{Leg, Rt};
 use attendant_sip::{Dialler, DialogEvent, DialogHandle, Established};
@@ -44,6 +47,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
     config::Config,
+    menu,
     phrases::PhraseBook,
     switchboard::{Listed, Request, Switchboard},
 };
@@ -196,6 +200,7 @@ pub struct Call {
     /// Since when sound is expected: not while we are on hold, or the caller is being put through.
     listening_since: Instant,
     fax: FaxDetector,
+    exchange: ExchangeDetector,
     /// The caller's dialog.
     dialog: Option<DialogHandle>,
     /// The caller is being put through.
@@ -234,6 +239,7 @@ impl Call {
             held: false,
             listening_since: Instant::now(),
             fax: FaxDetector::default(),
+            exchange: ExchangeDetector::default(),
             dialog: None,
             handoff: None,
             requests,
@@ -319,6 +325,12 @@ impl Call {
             if self.fax.push(&frame) == Some(Fax::Calling) {
                 self.on_fax();
             }
+            // As the line brings it: what the canceller leaves of a tone beside our voice has no rhythm.
+            if !self.held
+                && let Some(tone) = self.exchange.push(&rx.frame)
+            {
+                self.on_tone(tone);
+            }
             if let Some(digit) = rx.digit {
                 self.on_digit(digit);
             }
@@ -362,12 +374,13 @@ impl Call {
             }
             Some(DialogEvent::Hold(held)) => {
                 self.held = held;
+                self.exchange = ExchangeDetector::default();
                 self.leg.control.hold(held);
                 self.recorder
                     .event(if held { EventKind::Hold } else { EventKind::Resume }, None);
             }
             Some(DialogEvent::InfoDigit(digit)) => self.on_digit(digit),
-            Some(DialogEvent::Flash) => self.recorder.event(EventKind::Flash, None),
+            Some(DialogEvent::Flash) => self.on_flash(),
             Some(DialogEvent::Replaced) => self.recorder.event(EventKind::Replaced, None),
             // A PBX may take the caller along without a word.
             Some(DialogEvent::Bye) | None if self.handoff.is_some() => {
@@ -462,7 +475,7 @@ impl Call {
                     voiced_frames,
                 } => self.transcribe(id, from, to, voiced_frames),
                 Action::Keyed { id, digits } => {
-                    let text = format!("(typed on the keypad: {digits})");
+                    let text = menu::typed(&digits);
                     let attempt = self.attempts.entry(id).or_default();
                     attempt.text = text;
                     attempt.keys = Some(digits);
