@@ -30,6 +30,7 @@ peer_packages="
     linphone-cli                                another softphone
     mmdebstrap                                  makes the chroot with Asterisk
     openssl                                     a certificate for it
+    dnsmasq-base                                a DNS with SRV records
 "
 
 # The package names in a list above: what stands before two or more blanks and a comment.

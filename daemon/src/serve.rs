@@ -345,6 +345,8 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
     let Some(line) = house.admit() else {
         return turn_away(running, id, incoming, Cause::Overload).await;
     };
+    // While the record is opened.
+    incoming.ringing().await;
     let session = NewSession {
         line: line_name(&running.sip, incoming.source),
         direction: Direction::Inbound,

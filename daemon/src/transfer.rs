@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 /// Most targets: more are not a list a caller chooses from.
 const MAX_TARGETS: usize = 64;
+/// Most keys pressed at a target: what a telephone's own memory holds.
+const MAX_KEYS: usize = 32;
 /// Longest text that is spoken [characters].
 const MAX_CHARS: usize = 400;
 
@@ -66,6 +68,9 @@ pub struct Target {
     /// Who takes over learns what it is about.
     #[serde(default)]
     pub briefing: Briefing,
+    /// Pressed once the target answers, for an extension behind a menu; needs a briefing.
+    #[serde(default)]
+    pub keys: Option<String>,
 }
 
 impl std::fmt::Debug for Target {
@@ -79,6 +84,24 @@ impl Target {
     #[must_use]
     pub fn spoken(&self) -> &str {
         self.spoken.as_deref().unwrap_or(&self.name)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let known = keys
+            .chars()
+            .all(|key| matches!(key, '0'..='9' | '*' | '#' | 'A'..='D'));
+        if !known || !(1..=MAX_KEYS).contains(&keys.len()) {
+            return Err(format!("keys: want 1 to {MAX_KEYS} of 0 to 9, *, # and A to D"));
+        }
+        if self.briefing == Briefing::None {
+            return Err(
+                "keys are pressed by us, and without a briefing the PBX makes the call: set briefing to \"header\" \
+                 or \"spoken\""
+                    .into(),
+            );
+        }
+        Ok(())
     }
 }
 
@@ -144,6 +167,9 @@ impl TransferSection {
             }
             attendant_sip::check_target(&target.uri)
                 .map_err(|error| format!("target '{name}': uri {error}"))?;
+            target
+                .check_keys()
+                .map_err(|error| format!("target '{name}': {error}"))?;
         }
         for (key, text, allowed) in [
             ("put_through", &self.put_through, &["target"][..]),
@@ -301,6 +327,7 @@ mod tests {
             spoken: None,
             words: vec![],
             briefing: Briefing::None,
+            keys: None,
         }
     }
 
@@ -339,6 +366,9 @@ mod tests {
                 |s| s.target[0].uri = "sip:1@h?Subject=x".into(),
                 "target 'office'",
             ),
+            (|s| s.target[0].keys = Some("1".into()), "set briefing"),
+            (|s| s.target[0].keys = Some("1,2".into()), "keys: want 1 to 32"),
+            (|s| s.target[0].keys = Some(String::new()), "keys: want 1 to 32"),
             (|s| s.target[1].name = "office".into(), "two targets"),
             (|s| s.target[1].name = " ".into(), "needs a name"),
             (|s| s.ring_s = 1, "5 to 120"),

@@ -298,6 +298,41 @@ fn first_line(socket: &UdpSocket) -> anyhow::Result<Option<String>> {
     }
 }
 
+/// The recording of a call as its two sides, 16 kHz: the caller, the attendant. Decoded by `flac`.
+///
+/// # Errors
+/// When there is none, or `flac` cannot read it.
+pub fn exported(data_dir: &Path, call: &str) -> anyhow::Result<(Vec<i16>, Vec<i16>)> {
+    let to = tempfile::tempdir()?;
+    let (flac, raw) = (to.path().join("call.flac"), to.path().join("call.raw"));
+    let output = Command::new(program("attendant"))
+        .args(["recording", "export", call])
+        .arg(&flac)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let decoded = Command::new("flac")
+        .args([
+            "-d",
+            "-s",
+            "--force-raw-format",
+            "--endian=little",
+            "--sign=signed",
+            "-o",
+        ])
+        .args([&raw, &flac])
+        .output()
+        .context("flac: run scripts/setup.sh test")?;
+    ensure!(decoded.status.success(), "{decoded:?}");
+    let octets = fs::read(raw)?;
+    let sides = octets.chunks_exact(4).map(|both| {
+        let side = |from: usize| i16::from_le_bytes([both[from], both[from + 1]]);
+        (side(0), side(2))
+    });
+    Ok(sides.unzip())
+}
+
 /// Writes a WAV file for `attendant call --wav` beside the test's other files.
 ///
 /// # Errors

@@ -389,9 +389,7 @@ impl Running {
             DialogState::Confirmed(..) => self.handle_confirmed().await,
             DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
             DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
-            DialogState::Notify(_, request, handle) => {
-                let _ = handle.reply(self.handle_notify(&request)).await;
-            }
+            DialogState::Notify(_, request, handle) => self.handle_notify(&request, handle).await,
             // Nobody transfers us: whom we talk to is for the configuration to say.
             DialogState::Refer(_, _, handle) => {
                 let _ = handle.reply(StatusCode::Decline).await;
@@ -597,22 +595,21 @@ impl Running {
         }
     }
 
-    /// The answer to a NOTIFY.
-    fn handle_notify(&self, request: &Request) -> StatusCode {
+    async fn handle_notify(&self, request: &Request, handle: TransactionHandle) {
         let Some(notified) = Notified::read(request) else {
-            return StatusCode::BadEvent;
+            let _ = handle.reply(StatusCode::BadEvent).await;
+            return;
         };
-        let session = lock(&self.pump.session);
-        let heard = session
-            .referral
-            .as_ref()
-            .is_some_and(|referral| referral.try_send(notified).is_ok());
-        if heard {
-            StatusCode::OK
-        } else {
+        let referral = lock(&self.pump.session).referral.clone();
+        let Some(referral) = referral.filter(|referral| !referral.is_closed()) else {
             // RFC 6665 §4.1.3: no such subscription.
-            StatusCode::CallTransactionDoesNotExist
-        }
+            let _ = handle.reply(StatusCode::CallTransactionDoesNotExist).await;
+            return;
+        };
+        // First: what was told may bring a BYE of ours, which must not overtake the answer.
+        let _ = handle.reply(StatusCode::OK).await;
+        // More than fit are repetitions.
+        let _ = referral.try_send(notified);
     }
 
     async fn send(&self, event: DialogEvent) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! briefing none:    REFER ──> progress ──> Answered | Failed
-//! header, spoken:   call the target ──> brief ──> REFER with Replaces ──> Answered | Failed
+//! header, spoken:   call the target ──> keys ──> brief ──> REFER with Replaces ──> Answered | Failed
 //! ```
 //! One task per handoff. Dropping it takes back what has not been accepted: the call to the target is cancelled or hung up.
 
@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use attendant_dialog::spoken;
 use attendant_models::client::{Priority, SpeakRequest};
-use attendant_rt::LegConfig;
+use attendant_rt::{Leg, LegConfig};
 use attendant_sip::{DialogEvent, DialogHandle, Established, Outgoing, SipError, TransferProgress};
 use tokio::{
     sync::mpsc,
@@ -27,6 +27,8 @@ const REPORTS: usize = 8;
 const SPEAK: Duration = Duration::from_secs(8);
 /// Longest a briefing may last.
 const LONGEST_BRIEFING: Duration = Duration::from_secs(30);
+/// From one key to the next: a key takes 220 ms on the wire.
+const KEY: Duration = Duration::from_millis(240);
 /// "It is still ringing" comes this often.
 pub const STILL_RINGING: Duration = Duration::from_secs(12);
 
@@ -111,9 +113,7 @@ async fn run(house: &House, job: &Job, reports: &mpsc::Sender<Report>) -> Result
             .unwrap_or_else(|_| Err("nothing was heard of the transfer in time".into()));
     }
     let mut consultation = consult(house, job, reports).await.map_err(reason)?;
-    if job.target.briefing == Briefing::Spoken
-        && let Err(error) = brief(house, job, &mut consultation).await
-    {
+    if let Err(error) = prepare(house, job, &mut consultation).await {
         tracing::warn!(call = job.call, %error, "whoever takes over could not be briefed");
         if consultation.handle.is_over() {
             return Err("the target hung up".into());
@@ -166,8 +166,34 @@ async fn consult(house: &House, job: &Job, reports: &mpsc::Sender<Report>) -> Re
     }
 }
 
-/// Tells whoever answered what it is about.
-async fn brief(house: &House, job: &Job, consultation: &mut Established) -> Result<(), String> {
+/// Presses what leads to the target, and tells whoever answered what it is about.
+async fn prepare(house: &House, job: &Job, consultation: &mut Established) -> Result<(), String> {
+    let keys = job.target.keys.as_deref().unwrap_or_default();
+    let speaks = job.target.briefing == Briefing::Spoken;
+    if keys.is_empty() && !speaks {
+        return Ok(());
+    }
+    let socket = consultation.socket.try_clone();
+    let reports = consultation.rtcp_socket.try_clone();
+    let leg = house.rt.add_leg(LegConfig {
+        socket: socket.map_err(|error| error.to_string())?,
+        rtcp_socket: Some(reports.map_err(|error| error.to_string())?),
+        stream: consultation.media.stream,
+        symmetric: true,
+        ssrc: rand::random(),
+    });
+    let leg = leg.map_err(|error| error.to_string())?;
+    for key in keys.chars() {
+        leg.control.send_digit(key).map_err(|error| error.to_string())?;
+        tokio::time::sleep(KEY).await;
+    }
+    if speaks {
+        brief(house, job, consultation, leg).await?;
+    }
+    Ok(())
+}
+
+async fn brief(house: &House, job: &Job, consultation: &mut Established, mut leg: Leg) -> Result<(), String> {
     let request = SpeakRequest {
         call: job.call,
         turn: 0,
@@ -178,16 +204,6 @@ async fn brief(house: &House, job: &Job, consultation: &mut Established) -> Resu
     };
     let speech = house.engines.speak(request).await;
     let pcm = speech.map_err(|error| error.to_string())?.pcm;
-    let socket = consultation.socket.try_clone();
-    let reports = consultation.rtcp_socket.try_clone();
-    let leg = house.rt.add_leg(LegConfig {
-        socket: socket.map_err(|error| error.to_string())?,
-        rtcp_socket: Some(reports.map_err(|error| error.to_string())?),
-        stream: consultation.media.stream,
-        symmetric: true,
-        ssrc: rand::random(),
-    });
-    let mut leg = leg.map_err(|error| error.to_string())?;
     let mut mouth = Mouth::default();
     mouth.say(Clip {
         attempt: None,

@@ -308,14 +308,16 @@ impl Call {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
-        // Who is being put through waits: music on hold is no speech, and silence no absence.
+        // Who is being put through waits: music on hold is no speech, and silence no absence. Nor is the music that
+        // a caller who puts us on hold lets us hear.
         let waits = self.handoff.is_some();
         while let Ok(rx) = self.leg.rx.pop() {
             self.recorder.frame(&rx);
             let (frame, voice) = self.canceller.hear(&rx);
             self.ears.push(&frame);
+            let deaf = waits || self.held;
             self.machine
-                .handle_frame(if waits { NO_VOICE } else { voice }, now);
+                .handle_frame(if deaf { NO_VOICE } else { voice }, now);
             if self.fax.push(&frame) == Some(Fax::Calling) {
                 self.on_fax();
             }
