@@ -14,5 +14,5 @@ for service in "$@"; do
         --srv-host=_sip._udp.$name,first.$name,5999,10,0 --srv-host=_sip._udp.$name,second.$name,$port,20,0"
 done
 # shellcheck disable=SC2086  # one word per record
-exec "$dnsmasq" --keep-in-foreground --conf-file=/dev/null --pid-file= --user=root --port=53 --listen-address=127.0.0.1 \
-    --bind-interfaces --no-resolv --no-hosts --local=/example/ $records
+exec "$dnsmasq" --no-daemon --conf-file=/dev/null --port=53 --listen-address=127.0.0.1 --bind-interfaces \
+    --no-resolv --no-hosts --local=/example/ $records

@@ -9,7 +9,7 @@ use crate::cell::Cell;
 use crate::daemon::wait_for;
 use crate::phones::voiced_ms;
 use crate::sipp::{SDP, Script};
-use crate::site::{Site, has, keyed, stayed, understood};
+use crate::site::{Site, encrypted, has, keyed, spoken_in, stayed, understood};
 
 /// Where telephones on the other host find it.
 const PBX: &str = "192.0.2.2:5060";
@@ -227,24 +227,31 @@ pub fn inband_keys(site: &Site) -> Result<Cell> {
     keys_by(site, "trunk-inband")
 }
 
+fn codec(site: &Site, trunk: &str, codec: &str) -> Result<Cell> {
+    site.call(
+        || originate(site, trunk, "short"),
+        |record| spoken_in(record, codec),
+    )
+}
+
 pub fn pcmu(site: &Site) -> Result<Cell> {
-    call(site, "trunk-ulaw", "short")
+    codec(site, "trunk-ulaw", "PCMU")
 }
 
 pub fn pcma(site: &Site) -> Result<Cell> {
-    call(site, "trunk", "short")
+    codec(site, "trunk", "PCMA")
 }
 
 pub fn g722(site: &Site) -> Result<Cell> {
-    call(site, "trunk-g722", "short")
+    codec(site, "trunk-g722", "G722")
 }
 
 pub fn opus(site: &Site) -> Result<Cell> {
-    call(site, "trunk-opus", "short")
+    codec(site, "trunk-opus", "opus")
 }
 
 pub fn sdes(site: &Site) -> Result<Cell> {
-    call(site, "trunk-sdes", "short")
+    site.call(|| originate(site, "trunk-sdes", "short"), encrypted)
 }
 
 /// Asterisk refreshes its session of 90 s after half of it.

@@ -116,6 +116,16 @@ const ROWS: &[Row] = &[
         ],
     ),
     row(
+        "calls that we place by SRV, first server dead",
+        [
+            None,
+            None,
+            None,
+            Some(placing::to_kamailio_by_name),
+            Some(placing::to_asterisk_by_name),
+        ],
+    ),
+    row(
         "register, MD5",
         [
             None,
@@ -186,6 +196,10 @@ const ROWS: &[Row] = &[
     row(
         "OPTIONS in a call",
         [Some(signalling::options), None, None, None, None],
+    ),
+    row(
+        "OPTIONS while it rings",
+        [Some(placing::options_while_ringing), None, None, None, None],
     ),
     row(
         "keys by RFC 4733",

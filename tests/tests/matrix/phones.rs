@@ -11,7 +11,7 @@ use attendant_tests::network::away;
 use tempfile::TempDir;
 
 use crate::cell::Cell;
-use crate::site::{Site, has, keyed, understood};
+use crate::site::{Site, encrypted, has, keyed, spoken_in, understood};
 
 /// "Which folder should I save the message to?", 8 kHz, from Debian's asterisk-core-sounds-en-wav.
 pub const HUMAN: &str = "/usr/share/asterisk/sounds/en_US_f_Allison/vm-savefolder.wav";
@@ -132,28 +132,32 @@ pub fn baresip_keys(site: &Site) -> Result<Cell> {
     )
 }
 
-fn baresip_codec(site: &Site, codec: &str) -> Result<Cell> {
-    site.call(|| baresip(UDP, 5, &[("CODECS", codec)]), |_| Cell::Yes)
+/// `offered` as baresip writes it.
+fn baresip_codec(site: &Site, offered: &str, codec: &str) -> Result<Cell> {
+    site.call(
+        || baresip(UDP, 5, &[("CODECS", offered)]),
+        |record| spoken_in(record, codec),
+    )
 }
 
 pub fn baresip_pcmu(site: &Site) -> Result<Cell> {
-    baresip_codec(site, "PCMU/8000/1")
+    baresip_codec(site, "PCMU/8000/1", "PCMU")
 }
 
 pub fn baresip_pcma(site: &Site) -> Result<Cell> {
-    baresip_codec(site, "PCMA/8000/1")
+    baresip_codec(site, "PCMA/8000/1", "PCMA")
 }
 
 pub fn baresip_g722(site: &Site) -> Result<Cell> {
-    baresip_codec(site, "G722/16000/1")
+    baresip_codec(site, "G722/16000/1", "G722")
 }
 
 pub fn baresip_opus(site: &Site) -> Result<Cell> {
-    baresip_codec(site, "opus/48000/2")
+    baresip_codec(site, "opus/48000/2", "opus")
 }
 
 pub fn baresip_sdes(site: &Site) -> Result<Cell> {
-    site.call(|| baresip(UDP, 5, &[("MEDIAENC", "srtp-mand")]), |_| Cell::Yes)
+    site.call(|| baresip(UDP, 5, &[("MEDIAENC", "srtp-mand")]), encrypted)
 }
 
 /// The caller presses a key, and the telephone calls whom our REFER names: Asterisk's extension 300.
@@ -197,7 +201,7 @@ pub fn linphone_redirected(site: &Site) -> Result<Cell> {
 }
 
 pub fn linphone_sdes(site: &Site) -> Result<Cell> {
-    site.call(|| linphone(UDP, 5, &[("MEDIAENC", "srtp")]), |_| Cell::Yes)
+    site.call(|| linphone(UDP, 5, &[("MEDIAENC", "srtp")]), encrypted)
 }
 
 pub fn linphone_speech(site: &Site) -> Result<Cell> {
@@ -232,7 +236,10 @@ pub fn linphone_keys(site: &Site) -> Result<Cell> {
 }
 
 fn linphone_codec(site: &Site, codec: &str) -> Result<Cell> {
-    site.call(|| linphone(UDP, 5, &[("CODECS", codec)]), |_| Cell::Yes)
+    site.call(
+        || linphone(UDP, 5, &[("CODECS", codec)]),
+        |record| spoken_in(record, codec),
+    )
 }
 
 pub fn linphone_pcmu(site: &Site) -> Result<Cell> {

@@ -39,12 +39,22 @@ fn place(uri: &str, packets: u64) -> Result<Cell> {
     })
 }
 
-/// Its ringing is acknowledged by our PRACK; it sends no audio.
-pub fn to_sipp(_: &Site) -> Result<Cell> {
-    let callee = Script::reliable_callee().start("", &[])?;
+/// sipp is called; it sends no audio.
+fn call_sipp(callee: &Script) -> Result<Cell> {
+    let callee = callee.start("", &[])?;
     let placed = place("sip:callee@192.0.2.2:15060", 0)?;
     let called = callee.finish()?;
     Ok(placed.and(|| called))
+}
+
+/// Its ringing is acknowledged by our PRACK.
+pub fn to_sipp(_: &Site) -> Result<Cell> {
+    call_sipp(&Script::called().pick_up())
+}
+
+/// It asks before it answers.
+pub fn options_while_ringing(_: &Site) -> Result<Cell> {
+    call_sipp(&Script::called().ask_while_ringing("OPTIONS").pick_up())
 }
 
 fn to_phone(script: &str, uri: &str) -> Result<Cell> {
@@ -70,10 +80,25 @@ pub fn to_kamailio(site: &Site) -> Result<Cell> {
 
 /// An extension that rings before it answers; Asterisk wants the ringing acknowledged.
 pub fn to_asterisk(site: &Site) -> Result<Cell> {
+    to_extension(site, "sip:304@192.0.2.2")
+}
+
+fn to_extension(site: &Site, uri: &str) -> Result<Cell> {
     let heard = site.heard("300-rx.wav");
-    let placed = place("sip:304@192.0.2.2", 100)?;
+    let placed = place(uri, 100)?;
     Ok(placed.and(|| match phones::voiced_ms(&heard) {
         Ok(ms) if ms > 500 => Cell::Yes,
         other => Cell::Fails(format!("Asterisk heard {other:?} ms of us")),
     }))
+}
+
+/// At a name whose first server is dead (RFC 3263 §4.3).
+pub fn to_asterisk_by_name(site: &Site) -> Result<Cell> {
+    to_extension(site, "sip:304@pbx.example")
+}
+
+pub fn to_kamailio_by_name(site: &Site) -> Result<Cell> {
+    proxy::registered_by_name(site)?;
+    site.wait_idle()?;
+    site.call(|| place("sip:203@proxy.example", 100), |_| Cell::Yes)
 }

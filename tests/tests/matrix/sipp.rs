@@ -19,6 +19,11 @@ const CONTACT: &str = "Contact: <sip:sipp@[local_ip]:[local_port];transport=[tra
 const LAST: &str = "[last_Via:]\n[last_From:]\n[last_To:]\n[last_Call-ID:]\n[last_CSeq:]\n\
                     Contact: <sip:sipp@[local_ip]:[local_port];transport=[transport]>\n";
 
+/// What an answer repeats of an INVITE (RFC 3261 §8.2.6.2); each is kept in the variable of its place, from 1.
+const KEPT: [&str; 5] = ["Via", "From", "To", "Call-ID", "CSeq"];
+/// sipp's own tag where it is called.
+const TAG: &str = ";tag=[pid]SIPp[call_number]";
+
 /// A scenario: what sipp sends and expects, as its XML.
 pub struct Script {
     xml: String,
@@ -219,43 +224,56 @@ impl Script {
         self
     }
 
-    /// sipp is called: it rings, reliably (RFC 3262 §3), waits for the PRACK, answers, and waits for the BYE.
-    pub fn reliable_callee() -> Script {
+    /// sipp is called: it rings, reliably (RFC 3262 §3), and waits for the PRACK.
+    pub fn called() -> Script {
         let mut script = Script::new();
-        let sdp = described(SDP);
-        let (kind, body) = sdp.split_once('\n').unwrap_or_default();
-        // The INVITE's own headers: after the PRACK the last message is another one.
-        let kept: Vec<(u32, &str)> = (1..).zip(["Via", "From", "To", "Call-ID", "CSeq"]).collect();
-        let keep: String = kept
-            .iter()
+        // The INVITE's own headers: later the last message is another one.
+        let keep: String = (1..)
+            .zip(KEPT)
             .map(|(n, header)| {
                 format!("<ereg regexp=\".*\" search_in=\"hdr\" header=\"{header}:\" assign_to=\"{n}\"/>")
             })
             .collect();
-        let invite: String = kept
-            .iter()
-            .map(|(n, header)| {
-                let tag = if *header == "To" {
-                    ";tag=[pid]SIPp[call_number]"
-                } else {
-                    ""
-                };
-                format!("{header}: [${n}]{tag}\n")
-            })
+        script.variables = KEPT.len() as u32;
+        let _ = writeln!(
+            script.xml,
+            "<recv request=\"INVITE\" rrs=\"true\"><action>{keep}</action></recv>"
+        );
+        script.answer_invite("180 Ringing", "Require: 100rel\nRSeq: 77\nContent-Length: 0\n");
+        script.answer("PRACK", 5_000, "RAck: *77 ", "200 OK", "")
+    }
+
+    /// A request of sipp's while it rings.
+    pub fn ask_while_ringing(mut self, method: &str) -> Script {
+        let _ = write!(
+            self.xml,
+            "<send retrans=\"500\"><![CDATA[\n\n{method} [next_url] SIP/2.0\n\
+             Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=z9hG4bK[call_number]-[pid]-{method};rport\n\
+             From:[$3]{TAG}\nTo:[$2]\nCall-ID:[$4]\nCSeq: 1 {method}\nMax-Forwards: 70\n{CONTACT}Content-Length: 0\n\n]]></send>\n"
+        );
+        self.expect(200, "")
+    }
+
+    /// sipp answers, and waits for the BYE.
+    pub fn pick_up(mut self) -> Script {
+        let sdp = described(SDP);
+        let (kind, body) = sdp.split_once('\n').unwrap_or_default();
+        self.answer_invite("200 OK", &format!("{kind}\nContent-Length: [len]\n\n{body}"));
+        self.xml
+            .push_str("<recv request=\"ACK\" timeout=\"10000\"></recv>\n");
+        self.wait_for("BYE", 60_000)
+    }
+
+    /// Its answer to the INVITE it was called with; `rest`: the last headers, and the body.
+    fn answer_invite(&mut self, status: &str, rest: &str) {
+        let repeated: String = (1..)
+            .zip(KEPT)
+            .map(|(n, header)| format!("{header}:[${n}]{}\n", if header == "To" { TAG } else { "" }))
             .collect();
-        script.variables = 5;
         let _ = write!(
-            script.xml,
-            "<recv request=\"INVITE\"><action>{keep}</action></recv>\n\
-             <send><![CDATA[\n\nSIP/2.0 180 Ringing\n{invite}{CONTACT}Require: 100rel\nRSeq: 77\nContent-Length: 0\n\n]]></send>\n"
+            self.xml,
+            "<send><![CDATA[\n\nSIP/2.0 {status}\n{repeated}{CONTACT}{rest}\n]]></send>\n"
         );
-        let mut script = script.answer("PRACK", 5_000, "RAck: *77 ", "200 OK", "");
-        let _ = write!(
-            script.xml,
-            "<send><![CDATA[\n\nSIP/2.0 200 OK\n{invite}{CONTACT}{kind}\nContent-Length: [len]\n\n{body}\n]]></send>\n\
-             <recv request=\"ACK\" timeout=\"10000\"></recv>\n"
-        );
-        script.wait_for("BYE", 60_000)
     }
 
     fn finish(&self) -> String {

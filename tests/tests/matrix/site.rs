@@ -293,6 +293,27 @@ pub fn has(record: &SessionRecord, kind: &str, times: usize) -> Cell {
     }
 }
 
+/// Whether the call's audio was in `codec`, as at the head of what the record says of its line.
+pub fn spoken_in(record: &SessionRecord, codec: &str) -> Cell {
+    line(record, |said| said.starts_with(codec))
+}
+
+/// Whether its audio was encrypted.
+pub fn encrypted(record: &SessionRecord) -> Cell {
+    line(record, |said| said.contains(", encrypted;"))
+}
+
+fn line(record: &SessionRecord, so: impl FnOnce(&str) -> bool) -> Cell {
+    let quality = record.events.iter().find(|event| event.kind == "line_quality");
+    let said = quality
+        .and_then(|event| event.detail.as_deref())
+        .unwrap_or_default();
+    match so(said) {
+        true => Cell::Yes,
+        false => Cell::Fails(format!("the line was {said:?}")),
+    }
+}
+
 /// Whether the call went on after a transfer failed: long enough to be told so.
 pub fn stayed(record: &SessionRecord) -> Cell {
     let failed = record.events.iter().find(|event| event.kind == "transfer_failed");
