@@ -24,7 +24,6 @@ use crate::media::Negotiated;
 use crate::ports::PortLease;
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Due, Said, SessionTimer, Terms, TooShort};
-use crate::transfer::Notified;
 
 /// Events waiting for the owner of a call; digits beyond are dropped, the rest waits [`EVENT_PATIENCE`].
 const EVENTS: usize = 64;
@@ -389,12 +388,13 @@ impl Running {
             DialogState::Confirmed(..) => self.handle_confirmed().await,
             DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
             DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
-            DialogState::Notify(_, request, handle) => self.handle_notify(&request, handle).await,
             // Nobody transfers us: whom we talk to is for the configuration to say.
             DialogState::Refer(_, _, handle) => {
                 let _ = handle.reply(StatusCode::Decline).await;
             }
-            DialogState::Publish(_, _, handle)
+            // Answered before they get here.
+            DialogState::Notify(_, _, handle)
+            | DialogState::Publish(_, _, handle)
             | DialogState::Message(_, _, handle)
             | DialogState::Options(_, _, handle) => {
                 let _ = handle.reply(StatusCode::MethodNotAllowed).await;
@@ -593,23 +593,6 @@ impl Running {
                 Key::Flash => DialogEvent::Flash,
             });
         }
-    }
-
-    async fn handle_notify(&self, request: &Request, handle: TransactionHandle) {
-        let Some(notified) = Notified::read(request) else {
-            let _ = handle.reply(StatusCode::BadEvent).await;
-            return;
-        };
-        let referral = lock(&self.pump.session).referral.clone();
-        let Some(referral) = referral.filter(|referral| !referral.is_closed()) else {
-            // RFC 6665 §4.1.3: no such subscription.
-            let _ = handle.reply(StatusCode::CallTransactionDoesNotExist).await;
-            return;
-        };
-        // First: what was told may bring a BYE of ours, which must not overtake the answer.
-        let _ = handle.reply(StatusCode::OK).await;
-        // More than fit are repetitions.
-        let _ = referral.try_send(notified);
     }
 
     async fn send(&self, event: DialogEvent) {

@@ -44,7 +44,7 @@ fn call_sipp(callee: &Script) -> Result<Cell> {
     let callee = callee.start("", &[])?;
     let placed = place("sip:callee@192.0.2.2:15060", 0)?;
     let called = callee.finish()?;
-    Ok(placed.and(|| called))
+    Ok(called.and(|| placed))
 }
 
 /// Its ringing is acknowledged by our PRACK.
@@ -61,7 +61,7 @@ fn to_phone(script: &str, uri: &str) -> Result<Cell> {
     let phone = phones::callee(script, 16)?;
     let placed = place(uri, 100)?;
     let called = phone.finish()?;
-    Ok(placed.and(|| called))
+    Ok(called.and(|| placed))
 }
 
 pub fn to_baresip(_: &Site) -> Result<Cell> {

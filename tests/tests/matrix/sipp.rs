@@ -88,7 +88,7 @@ impl Script {
     /// The final answer to the last request; `must`: a regular expression it has to match.
     pub fn expect(mut self, status: u16, must: &str) -> Script {
         let fork = if status < 300 { " rrs=\"true\"" } else { "" };
-        for early in [100, 180, 183] {
+        for early in [100, 180, 181, 183] {
             let _ = writeln!(self.xml, "<recv response=\"{early}\" optional=\"true\"></recv>");
         }
         let check = self.check(must);

@@ -285,7 +285,7 @@ pub fn has(record: &SessionRecord, kind: &str, times: usize) -> Cell {
         let all: Vec<_> = record
             .events
             .iter()
-            .map(|event| event.kind.as_str().to_owned())
+            .map(|event| (event.kind.as_str(), event.detail.as_deref().unwrap_or_default()))
             .collect();
         Cell::Fails(format!(
             "{kind} is {count} times in the record, not {times}: {all:?}"
