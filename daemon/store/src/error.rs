@@ -165,6 +165,24 @@ pub enum StoreError {
         /// Its row number.
         id: i64,
     },
+    /// The job is somebody else's by now, or was never leased: throw its result away.
+    #[error("job {job} is not leased by this worker any more")]
+    NotLeased {
+        /// The job.
+        job: i64,
+    },
+    /// A legal hold keeps the session as it is: try again when it has ended (answer 409).
+    #[error("session {session} is on legal hold; nothing of it may change")]
+    Held {
+        /// The session.
+        session: SessionId,
+    },
+    /// A cold file is not what was archived, or gone: put it back from where it was copied to.
+    #[error("the archive {} is missing or was changed; put the copy back that was made of it", path.display())]
+    ColdFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The audit entry has ended already, or never began: a bug of the caller, or the daemon was restarted meanwhile.
     #[error("audit entry {entry} is not open")]
     NotOpen {

@@ -201,6 +201,31 @@ fn match_all(text: &str) -> String {
     all
 }
 
+/// Takes a turn out of the index of words. The index has to be told what it forgets, while the text is still there.
+pub(crate) fn forget(db: &Connection, session: SessionId, number: u32) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO turn_index (turn_index, rowid, caller_text, reply_text) \
+         SELECT 'delete', ?3, caller_text, reply_text FROM turn WHERE session_id = ?1 AND number = ?2",
+    )?
+    .execute(rusqlite::params![session, number, place(session, number)])?;
+    Ok(())
+}
+
+/// The same for a turn whose texts are elsewhere.
+pub(crate) fn forget_texts(
+    db: &Connection,
+    session: SessionId,
+    number: u32,
+    caller_text: &str,
+    reply_text: &str,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO turn_index (turn_index, rowid, caller_text, reply_text) VALUES ('delete', ?1, ?2, ?3)",
+    )?
+    .execute(rusqlite::params![place(session, number), caller_text, reply_text])?;
+    Ok(())
+}
+
 /// A turn's place in the index of words.
 pub(crate) fn place(session: SessionId, number: u32) -> i64 {
     session.get() << NUMBER_BITS | i64::from(number & ((1 << NUMBER_BITS) - 1))

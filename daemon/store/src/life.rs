@@ -19,10 +19,10 @@ use crate::{
     audit::{AuditEnd, AuditKind, Hash, Tx, random},
     seal,
 };
-pub(crate) use rows::{adopt, create, insert_turn, note_turn, required};
-use rows::{at, cut, optional, text};
-use steps::{compare, end_of};
+pub(crate) use rows::{adopt, create, cut, insert_turn, note_turn, required};
+use rows::{at, optional, text};
 pub(crate) use steps::{Step, standing, step};
+use steps::{compare, end_of};
 
 /// Most events kept of one session; a caller leaning on a key must not fill the disk.
 const MAX_EVENTS: u32 = 1_000;
@@ -46,6 +46,7 @@ impl Store {
     /// [`StoreError`] of the database.
     pub fn recover(&self, now_ms: i64) -> Result<usize, StoreError> {
         self.remove_erased()?;
+        self.settle_archives()?;
         self.write(|tx| {
             let open: Vec<(SessionId, State)> = tx
                 .prepare_cached(

@@ -1,9 +1,11 @@
 //! What the admin page asks: the last sessions, one session whole, response times.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 
-use crate::{Event, Session, SessionId, Store, StoreError, Turn, store::open_reader};
+use crate::{AfterCall, Event, Session, SessionId, Store, StoreError, Turn, store::open_reader};
 
 /// Most rows a list gives at once.
 const MAX_ROWS: u32 = 1_000;
@@ -31,6 +33,8 @@ pub struct SessionRecord {
     pub turns: Vec<Turn>,
     /// Its events in order.
     pub events: Vec<Event>,
+    /// What was made of it afterwards.
+    pub after: AfterCall,
 }
 
 /// Response times over some turns, by nearest rank.
@@ -89,7 +93,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], or of the database.
     pub fn session(&self, id: SessionId) -> Result<SessionRecord, StoreError> {
-        self.read(|db| record(db, id))
+        self.read(|db| record(db, self.directory(), id))
     }
 
     /// The session of a public name.
@@ -167,7 +171,7 @@ fn median_response(db: &Connection, session: SessionId) -> Result<Option<u32>, S
     Ok(nearest_rank(&values, 50))
 }
 
-fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
+fn record(db: &Connection, directory: &Path, id: SessionId) -> Result<SessionRecord, StoreError> {
     // One read transaction: session, turns and events of the same instant.
     let transaction = db.unchecked_transaction()?;
     let session = transaction
@@ -183,10 +187,11 @@ fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
          WHERE t.session_id = ?1 ORDER BY t.number",
         Turn::COLUMNS
     );
-    let turns = transaction
+    let mut turns: Vec<Turn> = transaction
         .prepare_cached(&sql)?
         .query_map([id], Turn::from_row)?
         .collect::<Result<_, _>>()?;
+    crate::archive::fill(&transaction, directory, id, &mut turns)?;
     let events = transaction
         .prepare_cached("SELECT at_ms, kind, detail FROM session_event WHERE session_id = ?1 ORDER BY id")?
         .query_map([id], |row| {
@@ -197,11 +202,13 @@ fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
             })
         })?
         .collect::<Result<_, _>>()?;
+    let after = crate::after::of_session(&transaction, id)?;
     transaction.finish()?;
     Ok(SessionRecord {
         session,
         turns,
         events,
+        after,
     })
 }
 

@@ -80,6 +80,16 @@ pub enum AuditKind {
     Update,
     /// Calls taken over from elsewhere.
     Import,
+    /// What was said, made afterwards from the recording.
+    Transcript,
+    /// What a call was about.
+    Summary,
+    /// Digits hidden in texts and recordings.
+    Redaction,
+    /// Old texts moved to cold files.
+    Archive,
+    /// Work after a call that could not be done.
+    Job,
 }
 
 impl AuditKind {
@@ -106,6 +116,11 @@ impl AuditKind {
             AuditKind::Login => "login",
             AuditKind::Update => "update",
             AuditKind::Import => "import",
+            AuditKind::Transcript => "transcript",
+            AuditKind::Summary => "summary",
+            AuditKind::Redaction => "redaction",
+            AuditKind::Archive => "archive",
+            AuditKind::Job => "job",
         }
     }
 }

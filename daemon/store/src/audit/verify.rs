@@ -20,7 +20,7 @@ use super::{
     chain::{Hash, Hasher, Link, public_key},
     checkpoint_from_row,
 };
-use crate::{Store, StoreError, store::open_reader};
+use crate::{Store, StoreError, archive::ColdTurn, store::open_reader};
 pub use finding::{Finding, Verification};
 
 /// Most threads that read; beyond these the disk is what they wait for.
@@ -127,6 +127,11 @@ struct Walk<'a> {
     /// Recordings whose erasure stands in the chain, and those found erased.
     erased_recordings: HashSet<String>,
     gone_recordings: Vec<Finding>,
+    /// Final transcripts and summaries found as they were made.
+    transcripts: u64,
+    summaries: u64,
+    /// Texts of the archived session looked at last.
+    cold: Option<(i64, Vec<ColdTurn>)>,
     begun: HashSet<i64>,
     ended: HashSet<i64>,
     /// Hashes of the entries that a checkpoint or the head vouches for.
@@ -147,6 +152,9 @@ impl<'a> Walk<'a> {
             unsalted: HashSet::new(),
             erased_recordings: HashSet::new(),
             gone_recordings: Vec::new(),
+            transcripts: 0,
+            summaries: 0,
+            cold: None,
             begun: HashSet::new(),
             ended: HashSet::new(),
             hashes: HashMap::new(),
@@ -211,6 +219,8 @@ impl<'a> Walk<'a> {
         for finding in more.findings {
             seen.find(finding);
         }
+        self.transcripts += other.transcripts;
+        self.summaries += other.summaries;
         self.keys.extend(other.keys);
         self.hashes.extend(other.hashes);
         self.erased.extend(other.erased);

@@ -189,7 +189,7 @@ pub(super) fn at(unix_ms: i64) -> i64 {
 }
 
 /// The first `most` characters. SQLite's `length` ends at a NUL, so those go.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     text.chars().filter(|c| *c != '\0').take(most).collect()
 }
 

@@ -113,6 +113,24 @@ pub enum Finding {
         /// The audit entry.
         entry: i64,
     },
+    /// What was made after a call was changed.
+    #[error("{what} of session {session} was altered (entry {entry} vouches for another)")]
+    AfterAltered {
+        /// Session.
+        session: i64,
+        /// Final transcript or summary.
+        what: &'static str,
+        /// The audit entry.
+        entry: i64,
+    },
+    /// What nobody made after a call was added.
+    #[error("{what} of session {session} was added: no entry vouches for it")]
+    AfterAdded {
+        /// Session.
+        session: i64,
+        /// Final transcript or summary.
+        what: &'static str,
+    },
     /// A recording's file or row was changed.
     #[error(
         "recording {recording} of session {session} was altered: {what} (entry {entry} vouches for another)"

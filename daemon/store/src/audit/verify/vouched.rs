@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Entry, Files, Finding, Walk, file_hash};
 use crate::{
-    StoreError,
+    SessionId, StoreError, archive,
     audit::chain::{Hash, from_hex},
     mask, seal,
 };
@@ -48,6 +48,9 @@ impl Walk<'_> {
         match (entry.link.kind, entry.link.phase) {
             (b"turn", b"note") => self.turn(db, entry)?,
             (b"context", b"note") => self.context(db, entry)?,
+            (b"redaction", b"note") => self.redacted_turn(db, entry)?,
+            (b"transcript", b"note") => self.transcript(db, entry)?,
+            (b"summary", b"note") => self.summary(db, entry)?,
             (b"session", b"begin") => self.session_begin(db, entry)?,
             (b"session", b"complete" | b"fail" | b"timed_out" | b"interrupted") => {
                 self.session_end(db, entry)?;
@@ -99,16 +102,117 @@ impl Walk<'_> {
             }
             Some(Some(hash)) => {
                 self.seen.turns += 1;
-                if Hash::from_hex(&told.sha256) != Some(hash) {
-                    self.seen.find(Finding::TurnAltered {
-                        session,
-                        number,
-                        entry: entry_seq,
-                    });
+                if Hash::from_hex(&told.sha256) != Some(hash) && !redacted(db, session, number)? {
+                    self.elsewhere(db, entry, &told)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A turn whose digits were hidden: from then on this entry vouches for it.
+    fn redacted_turn(&mut self, db: &Connection, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let Ok(told) = serde_json::from_slice::<TurnPayload>(entry.link.payload) else {
+            return Ok(());
+        };
+        let found = db
+            .prepare_cached(seal::TURN)?
+            .query_row([entry.link.session, told.number], seal::of_turn)
+            .optional()?;
+        match found.flatten() {
+            Some(hash) if Hash::from_hex(&told.sha256) != Some(hash) => self.elsewhere(db, entry, &told),
+            // Missing or erased: the entry of the turn itself tells.
+            _ => Ok(()),
+        }
+    }
+
+    /// A turn that is not in its row what the entry says: its texts may be in a cold file.
+    fn elsewhere(
+        &mut self,
+        db: &Connection,
+        entry: &Entry<'_>,
+        told: &TurnPayload,
+    ) -> Result<(), StoreError> {
+        let session = entry.link.session;
+        let altered = Finding::TurnAltered {
+            session,
+            number: told.number,
+            entry: entry.link.seq,
+        };
+        if !archive::is_archived(db, SessionId::new(session))? {
+            self.seen.find(altered);
+            return Ok(());
+        }
+        if self.files == Files::Elsewhere {
+            return Ok(());
+        }
+        if self.cold.as_ref().is_none_or(|(of, _)| *of != session) {
+            let texts = archive::texts(db, self.directory, SessionId::new(session));
+            self.cold = Some((session, texts.ok().flatten().unwrap_or_default()));
+        }
+        let texts = self
+            .cold
+            .iter()
+            .flat_map(|(_, texts)| texts)
+            .find(|texts| i64::from(texts.number) == told.number);
+        let hash = match texts {
+            Some(texts) => db
+                .prepare_cached(seal::TURN)?
+                .query_row([session, told.number], |row| {
+                    // What was archived left nothing behind.
+                    let left = !(row.get::<_, String>(4)?.is_empty() && row.get::<_, String>(5)?.is_empty());
+                    if left { Ok(None) } else { seal::of_cold_turn(row, texts) }
+                })
+                .optional()?
+                .flatten(),
+            None => None,
+        };
+        if hash.is_none() || Hash::from_hex(&told.sha256) != hash {
+            self.seen.find(altered);
+        }
+        Ok(())
+    }
+
+    fn transcript(&mut self, db: &Connection, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let Ok(told) = serde_json::from_slice::<TurnPayload>(entry.link.payload) else {
+            return Ok(());
+        };
+        let found = db
+            .prepare_cached(seal::TRANSCRIPT)?
+            .query_row([entry.link.session, told.number], seal::of_transcript)
+            .optional()?;
+        self.transcripts += u64::from(found.is_some());
+        self.afterwards(entry, &told.sha256, found.flatten(), "the final transcript");
+        Ok(())
+    }
+
+    fn summary(&mut self, db: &Connection, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let Ok(told) = serde_json::from_slice::<BeginPayload>(entry.link.payload) else {
+            return Ok(());
+        };
+        let found = db
+            .prepare_cached(seal::SUMMARY)?
+            .query_row([entry.link.session], seal::of_summary)
+            .optional()?;
+        self.summaries += u64::from(found.is_some());
+        self.afterwards(entry, &told.sha256, found.flatten(), "the summary");
+        Ok(())
+    }
+
+    /// What was made after a call; gone only where an erasure stands in the chain.
+    fn afterwards(&mut self, entry: &Entry<'_>, sha256: &str, found: Option<Hash>, what: &'static str) {
+        let session = entry.link.session;
+        match found {
+            None => {
+                self.unsalted.insert(session);
+            }
+            Some(hash) if Hash::from_hex(sha256) != Some(hash) => self.seen.find(Finding::AfterAltered {
+                session,
+                what,
+                entry: entry.link.seq,
+            }),
+            Some(_) => {}
+        }
     }
 
     fn recording(&mut self, db: &Connection, entry: &Entry<'_>) -> Result<(), StoreError> {
@@ -245,4 +349,14 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a later entry vouches for the turn with its digits hidden. That it is itself in the chain is seen there.
+fn redacted(db: &Connection, session: i64, number: i64) -> Result<bool, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM audit WHERE session = ?1 AND kind = 'redaction' \
+             AND json_extract(payload, '$.number') = ?2)",
+        )?
+        .query_row([session, number], |row| row.get(0))?)
 }

@@ -109,6 +109,27 @@ impl Walk<'_> {
                 self.seen.find(Finding::TurnAdded { session, number });
             }
         }
+        let made = [
+            ("transcript", "a final transcript", self.transcripts),
+            ("summary", "a summary", self.summaries),
+        ];
+        for (table, what, vouched) in made {
+            if count(table)? > vouched {
+                let added = db
+                    .query_row(
+                        &format!(
+                            "SELECT session_id FROM {table} t GROUP BY session_id HAVING count(*) > (SELECT count(*) \
+                             FROM audit a WHERE a.session = t.session_id AND a.kind = '{table}') LIMIT 1"
+                        ),
+                        [],
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                if let Some(session) = added {
+                    self.seen.find(Finding::AfterAdded { session, what });
+                }
+            }
+        }
         if count("session")? > self.seen.sessions {
             let added = db
                 .query_row(
