@@ -11,6 +11,7 @@
 //! [`Persona`].
 
 pub mod backchannel;
+pub mod cards;
 pub mod clauses;
 pub mod completeness;
 pub mod guard;

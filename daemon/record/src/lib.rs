@@ -9,7 +9,9 @@
 
 mod bits;
 pub mod flac;
+mod listen;
 mod recording;
+mod redact;
 mod track;
 pub mod vault;
 
@@ -18,7 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use listen::{Cut, cuts};
 pub use recording::{Recorded, Recording};
+pub use redact::{Muted, Side, mute, tones};
 pub use track::{Figures, Track, export, length};
 pub use vault::{End, MasterKey, Sum, repair, sum};
 
@@ -54,6 +58,9 @@ pub enum RecordError {
         /// Its length.
         octets: usize,
     },
+    /// Whoever asked for it no longer wants it: a call has begun.
+    #[error("stopped")]
+    Stopped,
     /// The system's cryptography refused: no random numbers.
     #[error("the system's cryptography does not work")]
     Crypto,
