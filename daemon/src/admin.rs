@@ -207,7 +207,17 @@ async fn call_page(State(running): State<Running>, Path(uuid): Path<String>) -> 
     let content = html! {
         h1 { "Call from " (session.caller.as_deref().unwrap_or("an unknown caller")) }
         p.quiet { (session.line) " · " (session.state.as_str()) " · " (session.reason.as_deref().unwrap_or("")) }
-        ol.turns { @for turn in &record.turns { li { (turn_markup(turn)) } } }
+        @if let Some(summary) = &record.after.summary {
+            p { b { (summary.outcome) } ": " (summary.text) }
+            @if !summary.follow_ups.is_empty() { ul { @for todo in &summary.follow_ups { li { (todo) } } } }
+            p.quiet { "Written by a model after the call; the transcript counts." }
+        }
+        ol.turns { @for turn in &record.turns { li {
+            (turn_markup(turn))
+            @for text in record.after.transcript.iter().filter(|text| text.number == turn.number.get()) {
+                p.quiet { "from the recording: " (text.text) }
+            }
+        } } }
     };
     Ok(page("Call", &content))
 }

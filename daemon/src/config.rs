@@ -15,6 +15,7 @@ use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+use crate::after_call::AfterCallSection;
 use crate::fallback::Fallback;
 use crate::transfer::{KeySection, TransferSection};
 
@@ -84,6 +85,8 @@ pub struct Config {
     pub limits: Limits,
     /// Recordings of calls.
     pub recording: RecordingSection,
+    /// What is done with a call after its end.
+    pub after_call: AfterCallSection,
     /// Care of the record.
     pub storage: StorageSection,
     /// Local pages.
@@ -335,6 +338,8 @@ pub struct StorageSection {
     pub backup_every_h: u32,
     /// Backups kept.
     pub backup_keep: usize,
+    /// Days after which the texts of a call are moved to cold files; `None`: never.
+    pub archive_after_days: Option<u32>,
 }
 
 impl Default for StorageSection {
@@ -344,6 +349,7 @@ impl Default for StorageSection {
             backup_dir: None,
             backup_every_h: 24,
             backup_keep: 7,
+            archive_after_days: None,
         }
     }
 }
@@ -476,6 +482,12 @@ impl Config {
                 "storage",
                 "backup_every_h and backup_keep must be at least 1".into(),
             );
+        }
+        if self.storage.archive_after_days == Some(0) {
+            return bad("storage", "archive_after_days must be at least 1".into());
+        }
+        if let Err(message) = self.after_call.check() {
+            return bad("after_call", message);
         }
         for account in &mut self.sip.account {
             if let Some(file) = &account.password_file {
@@ -654,6 +666,20 @@ mod tests {
                 vec!["max_database_mb", "at least 64"],
             ),
             ("[storage]\nbackup_keep = 0", vec!["backup_keep", "at least 1"]),
+            (
+                "[storage]\narchive_after_days = 0",
+                vec!["archive_after_days", "at least 1"],
+            ),
+            (
+                "[after_call]\nfinal_transcript = 'maybe'",
+                vec!["maybe", "never", "unclear", "always"],
+            ),
+            ("[after_call]\nmax_attempts = 0", vec!["[after_call]", "1 to 20"]),
+            (
+                "[after_call]\nmax_waiting = 1",
+                vec!["[after_call]", "10 to 100000"],
+            ),
+            ("[after_call]\nredact = true", vec!["redact", "expected one of"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
             ("[sip]\ncodecs = ['g729']", vec!["g729", "opus", "pcma"]),
             ("[sip]\ncodecs = []", vec!["codecs", "g722"]),

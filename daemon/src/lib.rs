@@ -6,6 +6,7 @@
 //! - [`doctor`], [`demo`]: for the technician and the newcomer.
 
 pub mod admin;
+pub mod after_call;
 pub mod audit;
 pub mod bench;
 pub mod call;

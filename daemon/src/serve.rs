@@ -15,6 +15,7 @@
 //! | recorder, one per call | normal, blocking | channel (256) | SQLite |
 //! | `recording`, one per recorded call | normal | channel (250 frames) | encrypted FLAC file |
 //! | care | normal, blocking | timer | checkpoints, retention, backups |
+//! | after call, one job at a time | normal; thread `after-call`: nice 19 | queue in the record | transcripts, summaries, redaction |
 //! | engines | own processes, nice 5 | socket | socket |
 
 use std::{
@@ -38,7 +39,7 @@ use attendant_store::{Context, Direction, Driver, NewSession, State, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    admin,
+    admin, after_call,
     audit::Notes,
     call::{Call, House},
     care, clock,
@@ -282,6 +283,12 @@ async fn run(config: Config) -> Result<(), ServeError> {
         running.house.store.clone(),
         running.house.config.clone(),
     ));
+    let after_call = tokio::spawn(after_call::run(after_call::Workshop {
+        store: running.house.store.clone(),
+        engines: engines.clone(),
+        config: running.house.config.clone(),
+        active: running.house.active.clone(),
+    }));
     let admin_address = admin_listener.local_addr()?;
     let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
 
@@ -302,6 +309,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     sip.shutdown().await;
     admin_server.abort();
     care.abort();
+    after_call.abort();
     notes.stopped().await;
     engines.shutdown().await;
     Ok(())

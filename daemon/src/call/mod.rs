@@ -462,7 +462,7 @@ impl Call {
                     voiced_frames,
                 } => self.transcribe(id, from, to, voiced_frames),
                 Action::Keyed { id, digits } => {
-                    let text = format!("(typed on the keypad: {digits})");
+                    let text = attendant_dialog::cards::keyed(&digits);
                     let attempt = self.attempts.entry(id).or_default();
                     attempt.text = text;
                     attempt.keys = Some(digits);
