@@ -5,6 +5,7 @@
 //! | `/` | health, lines, last calls |
 //! | `/calls/{uuid}` | one call, turn by turn |
 //! | `/api/health`, `/api/calls`, `/api/calls/{uuid}` | the same for programs |
+//! | `/health`, `/ready`, `/metrics` | for supervisors and monitoring ([`crate::health`]) |
 
 use std::sync::atomic::Ordering;
 
@@ -37,6 +38,7 @@ pub async fn run(listener: TcpListener, running: Running) {
         .route("/api/health", get(api_health))
         .route("/api/calls", get(api_calls))
         .route("/api/calls/{uuid}", get(api_call))
+        .merge(crate::health::routes())
         .with_state(running);
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "the admin page stopped");
@@ -107,7 +109,7 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         .lines
         .borrow()
         .iter()
-        .map(|(account, state)| serde_json::json!({ "account": account, "state": state }))
+        .map(|line| serde_json::json!({ "account": line.account, "state": line.text }))
         .collect();
     Ok(serde_json::json!({
         "profile": running.profile,
@@ -182,7 +184,7 @@ async fn overview(State(running): State<Running>) -> Result<Response, PageError>
         }
         @if !running.lines.borrow().is_empty() {
             h2 { "Lines" }
-            ul { @for (account, state) in running.lines.borrow().iter() { li { b { (account) } ": " (state) } } }
+            ul { @for line in running.lines.borrow().iter() { li { b { (line.account) } ": " (line.text) } } }
         }
         h2 { "Last calls" }
         @if calls.is_empty() { p.quiet { "No call yet. Dial the box from a telephone of your PBX." } }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use attendant_dialog::{Persona, Phrases};
+use attendant_dialog::{Guardrails, Persona, Phrases};
 use attendant_media::Codec;
 use attendant_models::catalog::Profile;
 use attendant_sip::SrtpPolicy;
@@ -68,6 +68,8 @@ pub struct Config {
     pub business: Persona,
     /// Stock phrases.
     pub phrases: Phrases,
+    /// What does not reach the model, and what of its words is not spoken.
+    pub guardrails: Guardrails,
     /// Telephone lines by SIP.
     pub sip: SipSection,
     /// Whom callers can be put through to.
@@ -428,6 +430,9 @@ impl Config {
         if let Err(error) = self.phrases.check() {
             return bad("phrases", error.to_string());
         }
+        if let Err(error) = self.guardrails.check() {
+            return bad("guardrails", error.to_string());
+        }
         if let Err(message) = self.transfer.check(&self.keys) {
             return bad("transfer", message);
         }
@@ -605,6 +610,7 @@ mod tests {
             TurnConfig::default(),
             "the comments tell the true defaults"
         );
+        assert_eq!(config.guardrails, Guardrails::default());
     }
 
     #[test]
@@ -646,6 +652,19 @@ mod tests {
                 vec!["[fallback]", "needs a uri"],
             ),
             ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
+            (
+                "[guardrails]\noff = ['everything']",
+                vec!["everything", "injection", "refusal"],
+            ),
+            ("[guardrails]\ninputs = true", vec!["inputs", "expected one of"]),
+            (
+                "[guardrails]\ndeclined = ''",
+                vec!["[guardrails]", "declined", "empty"],
+            ),
+            (
+                "[guardrails]\nidentity = 'I am {name}.'",
+                vec!["[guardrails]", "identity", "{business}"],
+            ),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[recording]\nkeep_days = 0", vec!["keep_days", "at least 1"]),
             ("[recording]\nkeep = 5", vec!["keep", "expected one of"]),

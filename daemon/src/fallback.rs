@@ -78,6 +78,18 @@ impl Cause {
         }
     }
 
+    /// In metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Overload => "overload",
+            Cause::EngineDown => "engine_down",
+            Cause::OutOfService => "out_of_service",
+            Cause::NoRecord => "no_record",
+            Cause::DiskFull => "disk_full",
+        }
+    }
+
     /// Why a call that comes now cannot be served, if it cannot. Lines are counted elsewhere.
     #[must_use]
     pub fn now(house: &House, data_dir: &Path) -> Option<Cause> {

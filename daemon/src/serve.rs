@@ -27,23 +27,26 @@ use std::{
     time::Duration,
 };
 
+use attendant_dialog::Rules;
 use attendant_models::{
     client::{EngineConfig, Engines, WorkerSpec},
     files::{ModelStore, Resolved},
     protocol::{ChatMessage, Role},
 };
 use attendant_rt::{LegConfig, Rt, RtConfig};
-use attendant_sip::{IncomingCall, Refusal, RegistrationState, Sip, SipEvent};
+use attendant_sip::{IncomingCall, Refusal, Sip, SipEvent};
 use attendant_store::{Context, Direction, Driver, NewSession, State, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     admin,
     audit::Notes,
-    call::{Call, House},
+    call::{Call, House, PromptInForce, left_out},
     care, clock,
     config::{self, Config, SipTransport},
     fallback::Cause,
+    lines::{self, Line},
+    metrics::Metrics,
     notify,
     phrases::PhraseBook,
     recording,
@@ -114,8 +117,8 @@ pub struct Running {
     pub house: House,
     /// Audio thread figures.
     pub rt: Arc<Rt>,
-    /// Line states, for people: account → state.
-    pub lines: watch::Receiver<Vec<(String, String)>>,
+    /// How the registrations stand.
+    pub lines: watch::Receiver<Vec<Line>>,
     /// Profile and models in use.
     pub models: Arc<Resolved>,
     /// Profile in use.
@@ -197,7 +200,7 @@ async fn out_of_service(config: &Config) -> Result<Stopped, ServeError> {
     Ok(stopped)
 }
 
-async fn run(config: Config) -> Result<(), ServeError> {
+async fn run(mut config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir();
     let store = Store::open(&data_dir, clock::unix_ms())?;
     if store.octets() <= care::CHECK_BEFORE_CALLS {
@@ -225,6 +228,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
     let engines = start_engines(&config, &models)?;
     notify::status("loading models");
+    let rules = screen(&mut config, &store)?;
     let prompt = attendant_dialog::system_prompt(&config.business);
     // Not ready yet: the worker takes it over before it says that it is.
     let _ = engines
@@ -241,7 +245,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
         &engines,
         &config.phrases_spoken(),
         &config.turn.timebox_warnings_s,
-        config.transfer.texts(&config.keys),
+        [config.transfer.texts(&config.keys), rules.texts()].concat(),
         &models.voice.id,
         &phrases_dir,
     )
@@ -261,7 +265,10 @@ async fn run(config: Config) -> Result<(), ServeError> {
         engines: engines.clone(),
         store,
         phrases: Arc::new(phrases),
+        prompt: PromptInForce::new(&prompt.text),
         prompt_sha256: prompt.sha256.into(),
+        rules: Arc::new(rules),
+        metrics: Arc::new(Metrics::new(&config.profile().to_string())),
         active: Arc::default(),
         underruns: Arc::default(),
         dialler: sip.dialler(),
@@ -307,10 +314,26 @@ async fn run(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// The guardrails of this house. What of its data reads like an order to the model is left out of the prompt, and noted.
+fn screen(config: &mut Config, store: &Store) -> Result<Rules, ServeError> {
+    let all = Rules::new(&config.guardrails, &config.business);
+    let (business, out) = all.screened(&config.business);
+    for (key, hit) in out {
+        tracing::error!(
+            key,
+            rule = hit.rule,
+            "[business] reads like an order to the language model and is left out; put it in other words"
+        );
+        store.record_screened(&left_out(key, &hit), clock::unix_ms())?;
+    }
+    config.business = business;
+    Ok(Rules::new(&config.guardrails, &config.business))
+}
+
 async fn answer_until_stopped(
     running: &Running,
     mut sip_events: mpsc::Receiver<SipEvent>,
-    lines: watch::Sender<Vec<(String, String)>>,
+    lines: watch::Sender<Vec<Line>>,
     drained: watch::Receiver<bool>,
     call_guard: mpsc::Sender<()>,
 ) {
@@ -329,7 +352,7 @@ async fn answer_until_stopped(
                         drop(guard);
                     });
                 }
-                Some(SipEvent::Registration { account, state }) => on_registration(&lines, account, &state),
+                Some(SipEvent::Registration { account, state }) => lines::note(&lines, account, &state),
                 None => return,
             },
         }
@@ -441,6 +464,7 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
 /// Refuses a call before it is answered, and notes it.
 async fn turn_away(running: &Running, id: u64, incoming: IncomingCall, cause: Cause) {
     tracing::warn!(call = id, reason = cause.text(), "call refused");
+    running.house.metrics.refused(cause.name());
     refuse(incoming, running.house.config.fallback.refusal(cause)).await;
     running.notes.refused(cause.text()).await;
 }
@@ -460,30 +484,6 @@ fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
         .map(|p| p.name.clone());
     peer.or_else(|| config.accounts.first().map(|a| a.name.clone()))
         .unwrap_or_else(|| "sip".to_owned())
-}
-
-fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String, state: &RegistrationState) {
-    let text = match state {
-        RegistrationState::Trying => "registering".to_owned(),
-        RegistrationState::Registered { expires_s } => format!("registered for {expires_s} s"),
-        RegistrationState::Refused { status, reason } => {
-            tracing::error!(
-                account,
-                status,
-                reason,
-                "the PBX refuses this account; fix its user name or password and restart"
-            );
-            format!("refused by the PBX ({status} {reason}): check user name and password, then restart")
-        }
-        RegistrationState::Unreachable { reason, retry_in_s } => {
-            tracing::warn!(account, reason, retry_in_s, "the PBX cannot be reached");
-            format!("unreachable ({reason}); trying again in {retry_in_s} s")
-        }
-    };
-    lines.send_modify(|all| match all.iter_mut().find(|(name, _)| *name == account) {
-        Some(line) => line.1 = text,
-        None => all.push((account, text)),
-    });
 }
 
 /// The engine workers for a set of models.

@@ -15,6 +15,7 @@
 
 mod ears;
 mod echo;
+mod guardrail;
 mod handoff;
 mod hearing;
 pub mod judge;
@@ -33,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attendant_dialog::History;
+use attendant_dialog::{History, Rules, guardrails::Hit};
 use attendant_media::progress::{Fax, FaxDetector};
 use attendant_models::client::Engines;
 use attendant_rt::{Leg, Rt};
@@ -44,6 +45,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
     config::Config,
+    metrics::Metrics,
     phrases::PhraseBook,
     switchboard::{Listed, Request, Switchboard},
 };
@@ -51,6 +53,8 @@ use ears::Ears;
 use echo::EchoCanceller;
 use handoff::{Handoff, Report};
 use mouth::{Clip, Mouth};
+pub use guardrail::left_out;
+pub use recorder::PromptInForce;
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};
 
@@ -83,6 +87,12 @@ pub struct House {
     pub phrases: Arc<PhraseBook>,
     /// SHA-256 of the system prompt in force.
     pub prompt_sha256: Arc<str>,
+    /// That prompt, for the record of what guardrails held under it.
+    pub prompt: PromptInForce,
+    /// What does not reach the model, and what of its words is not spoken.
+    pub rules: Arc<Rules>,
+    /// Figures for monitoring.
+    pub metrics: Arc<Metrics>,
     /// Calls in progress.
     pub active: Arc<AtomicUsize>,
     /// Times the voice ran out in mid-clause, over all calls that have ended.
@@ -103,6 +113,8 @@ struct Attempt {
     keys: Option<String>,
     /// What follows when the reply has been heard to its end.
     then: Option<Then>,
+    /// Guardrails that held, and what was done.
+    held: Vec<(Hit, guardrail::Done)>,
     /// What the words alone say about whether they are all; where the language model may know better.
     verdict: Option<attendant_dialog::Completeness>,
     committed: bool,
@@ -186,6 +198,7 @@ pub struct Call {
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
     recorder: Recorder,
+    answered: Instant,
     /// The language model reads the history.
     reading: Option<Aborting>,
     /// The utterance so far is being transcribed.
@@ -227,7 +240,13 @@ impl Call {
             history: History::new(HISTORY_CHARS),
             events,
             events_in,
-            recorder: Recorder::new(house.store.clone(), session, &house.config.recording),
+            recorder: Recorder::new(
+                house.store.clone(),
+                session,
+                &house.config.recording,
+                house.prompt.clone(),
+            ),
+            answered: Instant::now(),
             reading: None,
             partial: None,
             partial_to: 0,
@@ -276,6 +295,7 @@ impl Call {
         self.close_open_turn();
         let stats = self.leg.control.stats();
         self.house.underruns.fetch_add(stats.underruns, Ordering::Relaxed);
+        self.house.metrics.call(outcome, self.answered.elapsed(), &stats);
         let agreed = dialog.media.stream;
         let quality = quality::describe(&stats, agreed.codec, agreed.srtp.is_some());
         self.recorder.event(EventKind::LineQuality, Some(&quality));
@@ -432,6 +452,11 @@ impl Call {
                 }
                 self.machine.handle_reply(id, ReplyProgress::Clause, now);
             }
+            Event::Held { id, hit } => {
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.held.push((hit, guardrail::Done::Replaced));
+                }
+            }
             Event::ReplyDone { id, stats } => {
                 if let Some(attempt) = self.attempts.get_mut(&id) {
                     attempt.llm_total_ms = Some(stats.compute_ms);
@@ -440,6 +465,7 @@ impl Call {
             }
             Event::ReplyFailed { id, error } => {
                 tracing::warn!(call = self.id, %error, "a reply broke off");
+                self.house.metrics.engine_error("reply", &error);
                 self.recorder
                     .event(EventKind::EngineDown, Some(&error.to_string()));
                 if let Some(attempt) = self.attempts.get_mut(&id) {
@@ -470,9 +496,7 @@ impl Call {
                 }
                 Action::Think { id, speculative } => self.think(id, speculative),
                 Action::Commit { id } => self.commit(id),
-                Action::Drop { id } => {
-                    self.attempts.remove(&id);
-                }
+                Action::Drop { id } => self.drop_attempt(id),
                 Action::Say(phrase) => self.say(phrase),
                 Action::Pause => self.pause(),
                 Action::Resume => self.resume(),
@@ -557,7 +581,7 @@ impl Call {
         self.mouth.forget(id);
         let interrupted = heard.is_some();
         let said = heard.clone().unwrap_or_else(|| attempt.reply.clone());
-        self.history.push_caller(&attempt.text);
+        self.history.push_caller(guardrail::for_the_model(&attempt));
         self.history.push_reply(&said);
         self.prefill_history();
         let speech_end = attempt.speech_end();
@@ -576,7 +600,9 @@ impl Call {
             response_ms: since_end(attempt.first_audio_at),
             ..TurnLatencies::default()
         };
-        self.recorder.turn(NewTurn {
+        self.house.metrics.turn(&latencies, interrupted);
+        let held = self.held_in(&attempt);
+        let turn = NewTurn {
             at_ms: crate::clock::unix_ms_at(speech_end),
             caller_text: attempt.text.clone(),
             reply_text: attempt.reply.clone(),
@@ -585,7 +611,8 @@ impl Call {
             interrupted,
             prompt_sha256: Some(self.house.prompt_sha256.to_string()),
             latencies,
-        });
+        };
+        self.recorder.turn(turn, held);
     }
 
     /// The call ends while a reply is being spoken or prepared: what was said and heard of it is kept.

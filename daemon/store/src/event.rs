@@ -44,6 +44,8 @@ pub enum EventKind {
     Flash,
     /// A fax machine called.
     Fax,
+    /// A guardrail held; its detail says where and of which kind, never the words.
+    Guardrail,
 }
 
 impl EventKind {
@@ -69,6 +71,7 @@ impl EventKind {
             EventKind::Replaced => "replaced",
             EventKind::Flash => "flash",
             EventKind::Fax => "fax",
+            EventKind::Guardrail => "guardrail",
         }
     }
 }

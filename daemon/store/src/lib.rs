@@ -22,6 +22,7 @@ pub mod audit;
 mod backup;
 mod error;
 mod event;
+mod guardrail;
 mod history;
 mod import;
 mod life;
@@ -40,6 +41,7 @@ pub use audit::{AuditEnd, AuditEntry, AuditKind, AuditSeq, Checkpoint, Finding, 
 pub use backup::Made;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
+pub use guardrail::{NewGuardrail, PromptText};
 pub use history::{Cursor, HistoryFilter, HistoryPage};
 pub use import::FinishedCall;
 pub use person::{Erasure, PersonalRecord};

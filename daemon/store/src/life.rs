@@ -367,22 +367,31 @@ impl Store {
         detail: Option<&str>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        self.write(|tx| {
-            standing(tx, session)?;
-            tx.prepare_cached(
-                "INSERT INTO session_event (session_id, at_ms, kind, detail) SELECT ?1, ?2, ?3, ?4 \
-                 WHERE (SELECT count(*) FROM session_event WHERE session_id = ?1) < ?5",
-            )?
-            .execute(params![
-                session,
-                at(now_ms),
-                kind.as_str(),
-                optional(detail, 1_000),
-                MAX_EVENTS
-            ])?;
-            Ok(())
-        })
+        self.write(|tx| insert_event(tx, session, kind, detail, now_ms))
     }
+}
+
+/// As [`Store::record_event`], within a transaction.
+pub(crate) fn insert_event(
+    tx: &Tx<'_>,
+    session: SessionId,
+    kind: EventKind,
+    detail: Option<&str>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    standing(tx, session)?;
+    tx.prepare_cached(
+        "INSERT INTO session_event (session_id, at_ms, kind, detail) SELECT ?1, ?2, ?3, ?4 \
+         WHERE (SELECT count(*) FROM session_event WHERE session_id = ?1) < ?5",
+    )?
+    .execute(params![
+        session,
+        at(now_ms),
+        kind.as_str(),
+        optional(detail, 1_000),
+        MAX_EVENTS
+    ])?;
+    Ok(())
 }
 
 /// Begins the audit chain, and takes into it what was recorded before there was one.
