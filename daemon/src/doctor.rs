@@ -176,11 +176,10 @@ pub(crate) fn disk_of(dir: &Path) -> Option<Disk> {
     // SAFETY: all-zero is a valid statvfs; the call fills it.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `path` is NUL-terminated and `stat` is valid for writes.
-    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0)
-        .then(|| Disk {
-            free: stat.f_bavail * stat.f_frsize,
-            size: stat.f_blocks * stat.f_frsize,
-        })
+    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0).then(|| Disk {
+        free: stat.f_bavail * stat.f_frsize,
+        size: stat.f_blocks * stat.f_frsize,
+    })
 }
 
 fn record(report: &mut Report, dir: &Path) {

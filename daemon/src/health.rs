@@ -184,7 +184,11 @@ fn dependency(name: impl Into<String>, state: Condition, detail: impl Into<Strin
 fn database<T>(writable: bool, read: &Result<T, String>) -> Dependency {
     match (writable, read) {
         (true, Ok(_)) => dependency("database", Condition::Ok, "read and written"),
-        (false, Ok(_)) => dependency("database", Condition::Down, "cannot be written: disk full or broken"),
+        (false, Ok(_)) => dependency(
+            "database",
+            Condition::Down,
+            "cannot be written: disk full or broken",
+        ),
         (_, Err(error)) => dependency("database", Condition::Down, format!("cannot be read: {error}")),
     }
 }
@@ -249,7 +253,10 @@ fn disk(disk: Option<Disk>, min_free_mb: u64) -> Dependency {
     } else {
         Condition::Ok
     };
-    let detail = format!("{free_mb} of {} MiB free; calls need {min_free_mb}", disk.size >> 20);
+    let detail = format!(
+        "{free_mb} of {} MiB free; calls need {min_free_mb}",
+        disk.size >> 20
+    );
     dependency("disk", state, detail)
 }
 
@@ -262,7 +269,10 @@ fn audio(stats: &RtStats) -> Dependency {
         ),
         (true, true) => (
             Condition::Ok,
-            format!("{} legs, {} of {} ticks over 5 ms late", stats.legs, stats.late_ticks.over_5_ms, stats.ticks),
+            format!(
+                "{} legs, {} of {} ticks over 5 ms late",
+                stats.legs, stats.late_ticks.over_5_ms, stats.ticks
+            ),
         ),
     };
     dependency("rt_audio", state, detail)

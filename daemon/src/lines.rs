@@ -62,9 +62,8 @@ pub fn note(lines: &watch::Sender<Vec<Line>>, account: String, state: &Registrat
                 reason,
                 "the PBX refuses this account; fix its user name or password and restart"
             );
-            let text = format!(
-                "refused by the PBX ({status} {reason}): check user name and password, then restart"
-            );
+            let text =
+                format!("refused by the PBX ({status} {reason}): check user name and password, then restart");
             (LineState::Refused, text)
         }
         RegistrationState::Unreachable { reason, retry_in_s } => {
@@ -75,11 +74,7 @@ pub fn note(lines: &watch::Sender<Vec<Line>>, account: String, state: &Registrat
     };
     lines.send_modify(|all| match all.iter_mut().find(|line| line.account == account) {
         Some(line) => (line.state, line.text) = (state, text),
-        None => all.push(Line {
-            account,
-            state,
-            text,
-        }),
+        None => all.push(Line { account, state, text }),
     });
 }
 
@@ -91,7 +86,11 @@ mod tests {
     fn an_account_has_one_line() {
         let (lines, seen) = watch::channel(Vec::new());
         note(&lines, "pbx".into(), &RegistrationState::Trying);
-        note(&lines, "pbx".into(), &RegistrationState::Registered { expires_s: 300 });
+        note(
+            &lines,
+            "pbx".into(),
+            &RegistrationState::Registered { expires_s: 300 },
+        );
         note(&lines, "trunk".into(), &RegistrationState::Trying);
         let states: Vec<LineState> = seen.borrow().iter().map(|line| line.state).collect();
         assert_eq!(states, [LineState::Registered, LineState::Trying]);

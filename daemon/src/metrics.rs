@@ -28,9 +28,7 @@ use crate::{doctor::Disk, lines::LineState};
 /// What a scraper is told about the format (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Bounds of a stage of a turn \[s\]: what a caller notices lies between 0.3 and 3.
-const STAGE_S: [f64; 13] = [
-    0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.8, 2.5, 4.0, 8.0,
-];
+const STAGE_S: [f64; 13] = [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.8, 2.5, 4.0, 8.0];
 /// Bounds of a call's length \[s\]; the longest is the timebox.
 const CALL_S: [f64; 9] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0];
 /// Thermal zones read at most.
@@ -223,7 +221,11 @@ impl Metrics {
         to.gauge("calls_limit", "Calls answered at once at most", &self.calls_limit);
         to.histogram("call_seconds", "Length of calls", &self.call_seconds);
         to.counter("turns", "Turns answered", &self.turns);
-        to.counter("turns_interrupted", "Replies the caller cut off", &self.interruptions);
+        to.counter(
+            "turns_interrupted",
+            "Replies the caller cut off",
+            &self.interruptions,
+        );
         to.histogram(
             "turn_stage_seconds",
             "How long each stage of a turn took; response: last voiced sample in to first voiced sample out",
@@ -235,30 +237,78 @@ impl Metrics {
             &self.guardrails,
         );
         to.gauge("engine_ready", "The engine takes requests", &self.engine_ready);
-        to.counter("engine_restarts", "Starts of an engine after its first", &self.engine_restarts);
+        to.counter(
+            "engine_restarts",
+            "Starts of an engine after its first",
+            &self.engine_restarts,
+        );
         to.gauge(
             "engine_resident_bytes",
             "Resident memory of an engine at the last look",
             &self.engine_resident,
         );
-        to.counter("engine_errors", "Transcripts and replies that failed", &self.engine_errors);
+        to.counter(
+            "engine_errors",
+            "Transcripts and replies that failed",
+            &self.engine_errors,
+        );
         to.gauge("queue_depth", "Tasks that wait", &self.queue_depth);
-        to.counter("rtp_packets", "RTP packets of calls that have ended", &self.rtp_packets);
-        to.counter("rtp_lost", "RTP packets missing in calls that have ended", &self.rtp_lost);
-        to.counter("rtp_concealed", "Frames of 20 ms made up in place of missing ones", &self.rtp_concealed);
-        to.counter("rtp_underruns", "Times the voice ran out in mid-clause", &self.rtp_underruns);
+        to.counter(
+            "rtp_packets",
+            "RTP packets of calls that have ended",
+            &self.rtp_packets,
+        );
+        to.counter(
+            "rtp_lost",
+            "RTP packets missing in calls that have ended",
+            &self.rtp_lost,
+        );
+        to.counter(
+            "rtp_concealed",
+            "Frames of 20 ms made up in place of missing ones",
+            &self.rtp_concealed,
+        );
+        to.counter(
+            "rtp_underruns",
+            "Times the voice ran out in mid-clause",
+            &self.rtp_underruns,
+        );
         to.gauge("rt_running", "The audio thread is alive", &self.rt_running);
-        to.gauge("rt_realtime", "The audio thread has realtime priority", &self.rt_realtime);
+        to.gauge(
+            "rt_realtime",
+            "The audio thread has realtime priority",
+            &self.rt_realtime,
+        );
         to.gauge("rt_legs", "Legs the audio thread serves", &self.rt_legs);
-        to.counter("rt_late_ticks", "Ticks of the audio thread that began late", &self.rt_late);
-        to.counter("rt_skipped_ticks", "Ticks that came too late to be made up for", &self.rt_skipped);
+        to.counter(
+            "rt_late_ticks",
+            "Ticks of the audio thread that began late",
+            &self.rt_late,
+        );
+        to.counter(
+            "rt_skipped_ticks",
+            "Ticks that came too late to be made up for",
+            &self.rt_skipped,
+        );
         to.gauge("sip_accounts", "Registrations, by state", &self.sip_accounts);
-        to.gauge("record_writable", "The record can be written", &self.record_writable);
+        to.gauge(
+            "record_writable",
+            "The record can be written",
+            &self.record_writable,
+        );
         to.gauge("record_bytes", "Size of the record", &self.record_octets);
         to.gauge("audit_entries", "Entries of the audit chain", &self.audit_entries);
-        to.gauge("disk_free_bytes", "Free space where the record lies", &self.disk_free);
+        to.gauge(
+            "disk_free_bytes",
+            "Free space where the record lies",
+            &self.disk_free,
+        );
         to.gauge("disk_size_bytes", "Size of that disk", &self.disk_size);
-        to.gauge("temperature_celsius", "Thermal zones of the system", &self.temperature);
+        to.gauge(
+            "temperature_celsius",
+            "Thermal zones of the system",
+            &self.temperature,
+        );
         (self.registry, self.series) = (to.registry, to.series);
     }
 
@@ -383,7 +433,9 @@ impl Metrics {
         for state in LineState::ALL {
             let count = sample.lines.iter().filter(|line| **line == state).count();
             let state = state.name();
-            self.sip_accounts.get_or_create(&ByState { state }).set(level(count));
+            self.sip_accounts
+                .get_or_create(&ByState { state })
+                .set(level(count));
         }
         self.record_writable.set(i64::from(sample.writable));
         self.record_octets.set(level(sample.record_octets));
@@ -469,7 +521,11 @@ mod tests {
     #[test]
     fn counts_and_samples_are_told() {
         let dir = tempfile::tempdir().expect("directory");
-        for (zone, temp) in [("thermal_zone0", "48500\n"), ("thermal_zone1", "broken"), ("cooling", "1")] {
+        for (zone, temp) in [
+            ("thermal_zone0", "48500\n"),
+            ("thermal_zone1", "broken"),
+            ("cooling", "1"),
+        ] {
             fs::create_dir(dir.path().join(zone)).expect("zone");
             fs::write(dir.path().join(zone).join("temp"), temp).expect("temp");
         }

@@ -8,8 +8,8 @@ pub mod phone;
 
 use std::{
     fs,
-    io::ErrorKind,
-    net::UdpSocket,
+    io::{ErrorKind, Read, Write},
+    net::{TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -43,6 +43,37 @@ pub struct House {
     /// The daemon.
     pub daemon: Daemon,
     dir: tempfile::TempDir,
+}
+
+/// What the local pages answer.
+#[derive(Debug)]
+pub struct Page {
+    /// Status code.
+    pub status: u16,
+    /// Status line and headers, in lower case.
+    pub head: String,
+    /// The rest.
+    pub body: String,
+}
+
+impl Page {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| self.body.clone())
+    }
+
+    /// A figure of `/metrics`; 0 when it is not there.
+    #[must_use]
+    pub fn figure(&self, series: &str) -> f64 {
+        let line = self
+            .body
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
 }
 
 impl House {
@@ -127,6 +158,27 @@ impl House {
                 output.status,
                 String::from_utf8_lossy(&output.stderr)
             )
+        })
+    }
+
+    /// What the local pages answer on a path.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn get(&self, path: &str) -> anyhow::Result<Page> {
+        let address = self.daemon.admin.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        // Version 1.0: no chunks, and the connection ends with the answer.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
+        let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
+        Ok(Page {
+            status,
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
         })
     }
 

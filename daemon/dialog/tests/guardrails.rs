@@ -31,12 +31,16 @@ fn rules() -> Rules {
 
 /// Lines without comments; `category: text` where there is a category.
 fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
-    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn marked(text: &'static str) -> Vec<(&'static str, &'static str)> {
     lines(text)
-        .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no category: {line}")))
+        .map(|line| {
+            line.split_once(": ")
+                .unwrap_or_else(|| panic!("no category: {line}"))
+        })
         .collect()
 }
 

@@ -64,7 +64,13 @@ impl Call {
         held.map(|(hit, done)| {
             let (stage, category) = (hit.stage.name(), hit.category.name());
             self.house.metrics.guardrail(stage, category, done.name());
-            tracing::info!(call = self.id, stage, category, done = done.name(), "a guardrail held");
+            tracing::info!(
+                call = self.id,
+                stage,
+                category,
+                done = done.name(),
+                "a guardrail held"
+            );
             entry(hit, done.name())
         })
         .collect()

@@ -51,9 +51,9 @@ use crate::{
 };
 use ears::Ears;
 use echo::EchoCanceller;
+pub use guardrail::left_out;
 use handoff::{Handoff, Report};
 use mouth::{Clip, Mouth};
-pub use guardrail::left_out;
 pub use recorder::PromptInForce;
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};

@@ -38,7 +38,10 @@ fn the_prompt_is_kept_once_and_named_by_its_hash() {
     }
     let entries = store.audit_entries(AuditSeq::new(0), 1_000).expect("entries");
     let found = guardrails(&entries);
-    let whole: String = found.iter().filter_map(|entry| entry["prompt"].as_str()).collect();
+    let whole: String = found
+        .iter()
+        .filter_map(|entry| entry["prompt"].as_str())
+        .collect();
     assert_eq!(whole, prompt);
     let parts = found.iter().filter(|entry| entry["prompt"].is_string()).count();
     assert!(parts > 1 && found[0]["of"] == parts, "{parts}");
@@ -49,9 +52,16 @@ fn the_prompt_is_kept_once_and_named_by_its_hash() {
         assert_eq!((&hit["turn"], &hit["action"]), (&1.into(), &"replaced".into()));
     }
     let record = store.session(session).expect("session");
-    let events: Vec<_> = record.events.iter().filter(|event| event.kind == "guardrail").collect();
+    let events: Vec<_> = record
+        .events
+        .iter()
+        .filter(|event| event.kind == "guardrail")
+        .collect();
     assert_eq!(events.len(), 2);
-    assert_eq!(events[0].detail.as_deref(), Some("output: prompt_leak (replaced)"));
+    assert_eq!(
+        events[0].detail.as_deref(),
+        Some("output: prompt_leak (replaced)")
+    );
     assert!(store.verify(None).expect("verify").is_sound());
 }
 
@@ -74,7 +84,11 @@ fn an_altered_prompt_is_named() {
     assert_eq!(changed, 1);
     let seen = store.verify(None).expect("verify");
     assert!(!seen.is_sound());
-    assert!(seen.findings[0].to_string().contains("was altered"), "{:?}", seen.findings);
+    assert!(
+        seen.findings[0].to_string().contains("was altered"),
+        "{:?}",
+        seen.findings
+    );
 }
 
 #[test]

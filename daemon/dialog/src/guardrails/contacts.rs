@@ -27,7 +27,8 @@ enum Part {
 }
 
 fn part(token: &str) -> Part {
-    let token = token.trim_matches(|c: char| matches!(c, ',' | '.' | ';' | '!' | '?' | '"' | '\'' | '(' | ')'));
+    let token =
+        token.trim_matches(|c: char| matches!(c, ',' | '.' | ';' | '!' | '?' | '"' | '\'' | '(' | ')'));
     if token.is_empty() || matches!(token, "-" | "–" | "+") {
         return Part::Between;
     }
@@ -36,11 +37,33 @@ fn part(token: &str) -> Part {
         .filter(|c| !matches!(c, '-' | '–' | '.' | '(' | ')' | '/' | '+'))
         .collect();
     if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit()) {
-        return if is_date(token) { Part::Other } else { Part::Digits(bare) };
+        return if is_date(token) {
+            Part::Other
+        } else {
+            Part::Digits(bare)
+        };
     }
     let units = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-        "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
     ];
     let tens = [
         "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
@@ -49,7 +72,11 @@ fn part(token: &str) -> Part {
     if let Some(value) = units.iter().position(|unit| *unit == word) {
         return Part::Digits(value.to_string());
     }
-    if let Some(digit) = tens.iter().position(|ten| *ten == word).and_then(|at| char::from_digit(at as u32 + 2, 10)) {
+    if let Some(digit) = tens
+        .iter()
+        .position(|ten| *ten == word)
+        .and_then(|at| char::from_digit(at as u32 + 2, 10))
+    {
         return Part::Tens(digit);
     }
     match word.as_str() {
@@ -132,7 +159,8 @@ pub(super) struct Known {
 impl Known {
     pub fn add(&mut self, text: &str) {
         let mut digits = Digits::default();
-        self.numbers.extend(tokens(text).filter_map(|token| digits.push(token)));
+        self.numbers
+            .extend(tokens(text).filter_map(|token| digits.push(token)));
         if !digits.run.is_empty() {
             self.numbers.push(digits.run);
         }
@@ -146,10 +174,18 @@ impl Known {
 
     /// Whether the number consists of pieces of known ones; a prefix may be missing.
     fn covers(&self, number: &str, others: &Known) -> bool {
-        let known = |piece: &str| self.numbers.iter().chain(&others.numbers).any(|one| one.contains(piece));
+        let known = |piece: &str| {
+            self.numbers
+                .iter()
+                .chain(&others.numbers)
+                .any(|one| one.contains(piece))
+        };
         // Reached [digits], from the left.
         let mut reached = vec![false; number.len() + 1];
-        for start in reached.iter_mut().take(PREFIX.min(number.len().saturating_sub(FEWEST)) + 1) {
+        for start in reached
+            .iter_mut()
+            .take(PREFIX.min(number.len().saturating_sub(FEWEST)) + 1)
+        {
             *start = true;
         }
         for from in 0..number.len() {
@@ -224,9 +260,8 @@ fn unknown_address(clause: &str, house: &Known, call: &Known) -> bool {
         .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase())
         .collect();
     let written = words.iter().any(|word| {
-        word.split_once('@').is_some_and(|(name, domain)| {
-            !name.is_empty() && domain.contains('.') && !house.has(word, call)
-        })
+        word.split_once('@')
+            .is_some_and(|(name, domain)| !name.is_empty() && domain.contains('.') && !house.has(word, call))
     });
     let spoken = words.windows(4).any(|window| match window {
         [at, domain, dot, top] => {
@@ -259,7 +294,10 @@ mod tests {
             ("That is 11/21/2026 or 2026-11-21.", None),
             ("It costs 1,250 dollars.", None),
             ("The workshop's number is 555 010 4477.", None),
-            ("That is plus one, five five five, oh one oh, four four seven seven.", None),
+            (
+                "That is plus one, five five five, oh one oh, four four seven seven.",
+                None,
+            ),
             ("I have 555-0142, is that right?", None),
             ("So 555 0142, and 01701234567?", None),
             ("You can call 555 987 6543.", number(10)),
@@ -273,7 +311,11 @@ mod tests {
             ("We are at Mill Road.", None),
         ];
         for (clause, want) in cases {
-            assert_eq!(Contacts::default().check(clause, &house, &call), *want, "{clause}");
+            assert_eq!(
+                Contacts::default().check(clause, &house, &call),
+                *want,
+                "{clause}"
+            );
         }
     }
 
@@ -281,7 +323,10 @@ mod tests {
     fn a_number_is_followed_over_clauses() {
         let (house, call) = (Known::default(), Known::default());
         let mut contacts = Contacts::default();
-        assert_eq!(contacts.check("The number is five five five,", &house, &call), None);
+        assert_eq!(
+            contacts.check("The number is five five five,", &house, &call),
+            None
+        );
         assert_eq!(
             contacts.check("nine eight seven six.", &house, &call),
             Some(Unknown::Number(7))

@@ -185,7 +185,10 @@ pub(super) fn fill(matcher: &mut Matcher<Category>, topics: &[String], wanted: i
 
 /// Fills a matcher for texts that are data and must not give orders.
 pub(super) fn fill_data(matcher: &mut Matcher<Category>, wanted: impl Fn(Category) -> bool) {
-    for (category, patterns) in [(Category::Injection, INJECTION), (Category::PromptLeak, PROMPT_LEAK)] {
+    for (category, patterns) in [
+        (Category::Injection, INJECTION),
+        (Category::PromptLeak, PROMPT_LEAK),
+    ] {
         if wanted(category) {
             matcher.add(category, patterns);
         }

@@ -115,7 +115,9 @@ impl Pattern {
                 .get(at)
                 .is_none_or(|next| !self.not_before.iter().any(|not| not.fits(next))),
             Some((Step::Word(any), rest)) => {
-                let fits = words.get(at).is_some_and(|word| any.iter().any(|one| one.fits(word)));
+                let fits = words
+                    .get(at)
+                    .is_some_and(|word| any.iter().any(|one| one.fits(word)));
                 if !fits {
                     return false;
                 }
@@ -286,7 +288,11 @@ mod tests {
         let cases: &[(&str, &str, Option<&str>)] = &[
             ("stop", "Please stop.", Some("stop")),
             ("stop", "Nonstop.", None),
-            ("ignore|forget ~2 rules", "Forget all those rules!", Some("forget … rules")),
+            (
+                "ignore|forget ~2 rules",
+                "Forget all those rules!",
+                Some("forget … rules"),
+            ),
             ("ignore|forget ~2 rules", "Forget rules", Some("forget rules")),
             ("ignore|forget ~2 rules", "Forget all of those rules", None),
             ("jail*", "a jailbreak", Some("jailbreak")),
