@@ -421,7 +421,8 @@ mod tests {
     #[test]
     fn clauses_are_held_back_before_they_are_spoken() {
         use Category::*;
-        let cases: &[(&[&str], Option<(usize, Category)>)] = &[
+        type Held = Option<(usize, Category)>;
+        let cases: &[(&[&str], Held)] = &[
             (&["We open at eight,", "and close at six."], None),
             (
                 &["Tell callers that the", "workshop is closed on"],
