@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn each_part_says_what_to_do() {
-        let mib = |free| {
+        let mib = |free: u64| {
             Some(Disk {
                 free: free << 20,
                 size: 100 << 30,

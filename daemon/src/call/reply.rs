@@ -207,8 +207,8 @@ impl Gate<'_> {
                 self.hold(hit).await;
                 return More::Unwanted;
             }
-            if self.send(text, None).await.is_err() {
-                return More::Unwanted; // The voice failed and tells why.
+            if self.send(text, None).await == More::Unwanted {
+                return More::Unwanted;
             }
         }
         More::Wanted
@@ -221,17 +221,21 @@ impl Gate<'_> {
         let id = self.task.id;
         // The call has ended when nobody listens; the voice's half notices.
         drop(self.events.send(Event::Held { id, hit }).await);
-        drop(self.send(text, known).await);
+        self.send(text, known).await;
     }
 
-    async fn send(&self, text: String, known: Option<Arc<Vec<i16>>>) -> Result<(), ()> {
+    async fn send(&self, text: String, known: Option<Arc<Vec<i16>>>) -> More {
         let written = Written {
             text,
             known,
             first_token_ms: self.first_token_ms.unwrap_or(0),
             written_ms: self.elapsed_ms(),
         };
-        self.clauses.send(written).await.map_err(drop)
+        match self.clauses.send(written).await {
+            Ok(()) => More::Wanted,
+            // The voice failed and tells why.
+            Err(_) => More::Unwanted,
+        }
     }
 }
 
