@@ -23,8 +23,11 @@ fn named(text: &str) -> BTreeSet<&str> {
 fn wanted<'a>(text: &'a str, label: &str) -> BTreeSet<&'a str> {
     let text = text.split(label).skip(1);
     text.filter_map(|rest| {
-        let rest = rest.trim_start_matches(['=', '~', '!']).trim_start_matches('\\');
-        let value = rest.strip_prefix('"')?;
+        // A title may end in the label's name.
+        let rest = ["=~", "!~", "!=", "="]
+            .iter()
+            .find_map(|sign| rest.strip_prefix(sign))?;
+        let value = rest.trim_start_matches('\\').strip_prefix('"')?;
         value.split(['"', '\\']).next()
     })
     .flat_map(|value| value.split('|'))
