@@ -9,6 +9,7 @@
 
 mod bits;
 pub mod flac;
+pub mod packet;
 mod recording;
 mod track;
 pub mod vault;

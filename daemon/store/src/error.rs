@@ -159,6 +159,27 @@ pub enum StoreError {
         /// Why not.
         why: &'static str,
     },
+    /// A token's name is taken, empty or too long: choose another.
+    #[error("a token needs a name of its own, of 1 to 100 characters")]
+    TokenName,
+    /// Revoke some first.
+    #[error("there are too many tokens; revoke those that nobody uses")]
+    TooManyTokens,
+    /// As many sessions of other programs as may be active at once (answer 409).
+    #[error("{most} sessions are active, which is as many as there may be; end one")]
+    TooManySessions {
+        /// The bound.
+        most: u32,
+    },
+    /// A streamed call takes no more packets, or cannot go where it was to go (answer 409).
+    #[error("the call takes no more packets: it is {state}")]
+    StreamEnded {
+        /// Its state.
+        state: String,
+    },
+    /// A streamed call has as much sound as it may have (answer 413).
+    #[error("the call has as much sound as it may have")]
+    StreamFull,
     /// No such recording, or not in the state that is needed (answer 409).
     #[error("recording {id} is not there, or has been sealed or erased")]
     NoRecording {

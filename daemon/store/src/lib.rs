@@ -33,7 +33,9 @@ mod report;
 mod seal;
 mod session;
 mod store;
+mod stream;
 mod time;
+mod token;
 mod turn;
 
 pub use audit::{AuditEnd, AuditEntry, AuditKind, AuditSeq, Checkpoint, Finding, Verification};
@@ -50,4 +52,6 @@ pub use session::{
     State, UnknownWord,
 };
 pub use store::{DATABASE_FILE, Store};
+pub use stream::{NewPacket, PacketTaken, StreamCall, StreamState};
+pub use token::{Answer, ApiRole, ApiToken, Asked, MAX_ANSWER, NewToken, Reach, TokenId};
 pub use turn::{NewTurn, Source, Turn, TurnLatencies, TurnNumber};

@@ -195,51 +195,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoRetry`] with why not, [`StoreError::CaseActive`], [`StoreError::NotFound`], or of the database.
     pub fn retry_session(&self, session: SessionId, now_ms: i64) -> Result<SessionKey, StoreError> {
-        let refused = |why| Err(StoreError::NoRetry { session, why });
-        self.write(|tx| {
-            let (state, _) = standing(tx, session)?;
-            match state {
-                State::Created | State::Ready | State::InProgress => return refused("it has not ended"),
-                State::Completed => return refused("it was completed"),
-                State::Terminated | State::Failed | State::Expired => {}
-            }
-            let (new, ended_ms) = tx
-                .prepare_cached(
-                    "SELECT line, direction, caller, callee, profile, stt_model, llm_model, voice, case_key, \
-                     max_turns, heartbeat_at_ms IS NOT NULL, ended_at_ms FROM session WHERE id = ?1",
-                )?
-                .query_row([session], |row| {
-                    let new = NewSession {
-                        line: row.get(0)?,
-                        direction: row.get(1)?,
-                        caller: row.get(2)?,
-                        callee: row.get(3)?,
-                        call_id: None,
-                        profile: row.get(4)?,
-                        stt_model: row.get(5)?,
-                        llm_model: row.get(6)?,
-                        voice: row.get(7)?,
-                        case: row.get(8)?,
-                        max_turns: row.get(9)?,
-                        driver: if row.get(10)? { Driver::Api } else { Driver::Call },
-                        created_at_ms: now_ms,
-                    };
-                    Ok((new, row.get::<_, i64>(11)?))
-                })?;
-            if now_ms.saturating_sub(ended_ms) >= RETRY_WITHIN_MS {
-                return refused("it ended 10 minutes ago or more");
-            }
-            let tried: bool = tx
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM session WHERE retry_of = ?1)")?
-                .query_row([session], |row| row.get(0))?;
-            if tried {
-                return refused("it has been tried again");
-            }
-            match active(tx, new.case.as_deref())? {
-                Some(key) => Err(StoreError::CaseActive { session: key.id }),
-                None => create(tx, &new, Some(session)),
-            }
-        })
+        self.write(|tx| retry(tx, session, now_ms))
     }
 
     /// Notes a sign of life of the program that keeps the session going.
@@ -423,8 +379,54 @@ pub(crate) fn adopt(tx: &Tx<'_>, now_ms: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
+pub(crate) fn retry(tx: &Tx<'_>, session: SessionId, now_ms: i64) -> Result<SessionKey, StoreError> {
+    let refused = |why| Err(StoreError::NoRetry { session, why });
+    let (state, _) = standing(tx, session)?;
+    match state {
+        State::Created | State::Ready | State::InProgress => return refused("it has not ended"),
+        State::Completed => return refused("it was completed"),
+        State::Terminated | State::Failed | State::Expired => {}
+    }
+    let (new, ended_ms) = tx
+        .prepare_cached(
+            "SELECT line, direction, caller, callee, profile, stt_model, llm_model, voice, case_key, \
+             max_turns, heartbeat_at_ms IS NOT NULL, ended_at_ms FROM session WHERE id = ?1",
+        )?
+        .query_row([session], |row| {
+            let new = NewSession {
+                line: row.get(0)?,
+                direction: row.get(1)?,
+                caller: row.get(2)?,
+                callee: row.get(3)?,
+                call_id: None,
+                profile: row.get(4)?,
+                stt_model: row.get(5)?,
+                llm_model: row.get(6)?,
+                voice: row.get(7)?,
+                case: row.get(8)?,
+                max_turns: row.get(9)?,
+                driver: if row.get(10)? { Driver::Api } else { Driver::Call },
+                created_at_ms: now_ms,
+            };
+            Ok((new, row.get::<_, i64>(11)?))
+        })?;
+    if now_ms.saturating_sub(ended_ms) >= RETRY_WITHIN_MS {
+        return refused("it ended 10 minutes ago or more");
+    }
+    let tried: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM session WHERE retry_of = ?1)")?
+        .query_row([session], |row| row.get(0))?;
+    if tried {
+        return refused("it has been tried again");
+    }
+    match active(tx, new.case.as_deref())? {
+        Some(key) => Err(StoreError::CaseActive { session: key.id }),
+        None => create(tx, &new, Some(session)),
+    }
+}
+
 /// The session of a case that has not ended.
-fn active(tx: &Tx<'_>, case: Option<&str>) -> Result<Option<SessionKey>, StoreError> {
+pub(crate) fn active(tx: &Tx<'_>, case: Option<&str>) -> Result<Option<SessionKey>, StoreError> {
     let Some(case) = optional(case, 200) else {
         return Ok(None);
     };

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0003_lifecycle.sql"),
     migration!("0004_recordings.sql"),
     migration!("0005_search.sql"),
+    migration!("0006_api.sql"),
 ];
 
 /// Newest schema version this program knows.

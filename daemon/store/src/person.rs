@@ -145,6 +145,10 @@ fn erase_session(
         .execute([session])?;
     tx.prepare_cached("UPDATE session_event SET detail = NULL WHERE session_id = ?1")?
         .execute([session])?;
+    crate::stream::erase(tx, session)?;
+    // Answers may repeat what was said; which ones, nobody has written down.
+    tx.prepare_cached("UPDATE api_answer SET body = NULL WHERE body IS NOT NULL")?
+        .execute([])?;
     let erased = Erased {
         what: "personal data",
         turns,

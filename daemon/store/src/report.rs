@@ -92,6 +92,72 @@ impl Store {
         self.read(|db| record(db, id))
     }
 
+    /// A session without what belongs to it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or of the database.
+    pub fn session_head(&self, id: SessionId) -> Result<Session, StoreError> {
+        self.read(|db| {
+            let sql = format!("SELECT {} FROM session s WHERE s.id = ?1", Session::COLUMNS);
+            db.prepare_cached(&sql)?
+                .query_row([id], Session::from_row)
+                .optional()?
+                .ok_or(StoreError::NotFound(id))
+        })
+    }
+
+    /// Turns of a session behind `after` (at most 1000), by number.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn turns(&self, id: SessionId, after: u32, limit: u32) -> Result<Vec<Turn>, StoreError> {
+        self.read(|db| {
+            let sql = format!(
+                "SELECT {} FROM turn t LEFT JOIN turn_latency l ON l.session_id = t.session_id AND l.number = t.number \
+                 WHERE t.session_id = ?1 AND t.number > ?2 ORDER BY t.number LIMIT ?3",
+                Turn::COLUMNS
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![id, after, limit.min(MAX_ROWS)], Turn::from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The last turns of a session (at most 1000), by number.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn last_turns(&self, id: SessionId, limit: u32) -> Result<Vec<Turn>, StoreError> {
+        let after = self.session_head(id)?.turn_count.saturating_sub(limit);
+        self.turns(id, after, limit)
+    }
+
+    /// Whether another program keeps the session going, by signs of life.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or of the database.
+    pub fn is_driven(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT heartbeat_at_ms IS NOT NULL FROM session WHERE id = ?1")?
+                .query_row([id], |row| row.get(0))
+                .optional()?
+                .ok_or(StoreError::NotFound(id))
+        })
+    }
+
+    /// The public name of a session.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn session_uuid(&self, id: SessionId) -> Result<Option<String>, StoreError> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached("SELECT uuid FROM session WHERE id = ?1")?
+                .query_row([id], |row| row.get(0))
+                .optional()?)
+        })
+    }
+
     /// The session of a public name.
     ///
     /// # Errors
