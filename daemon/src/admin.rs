@@ -5,8 +5,9 @@
 //! | `/` | health, lines, last calls |
 //! | `/calls/{uuid}` | one call, turn by turn |
 //! | `/api/health`, `/api/calls`, `/api/calls/{uuid}` | the same for programs |
+//! | `/api/v1/…` | [`crate::api`] |
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use attendant_store::{SessionRecord, SessionSummary, StoreError, Turn};
 use axum::{
@@ -36,8 +37,18 @@ pub async fn run(listener: TcpListener, running: Running) {
         .route("/style.css", get(style))
         .route("/api/health", get(api_health))
         .route("/api/calls", get(api_calls))
-        .route("/api/calls/{uuid}", get(api_call))
-        .with_state(running);
+        .route("/api/calls/{uuid}", get(api_call));
+    let api = match crate::api::router(&running) {
+        Ok(api) => api,
+        Err(error) => {
+            tracing::error!(%error, "the API cannot start");
+            Router::new()
+        }
+    };
+    let app = app
+        .with_state(running)
+        .merge(api)
+        .into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "the admin page stopped");
     }

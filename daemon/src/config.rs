@@ -15,6 +15,7 @@ use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+use crate::api::WebhookSection;
 use crate::fallback::Fallback;
 use crate::transfer::{KeySection, TransferSection};
 
@@ -88,6 +89,8 @@ pub struct Config {
     pub storage: StorageSection,
     /// Local pages.
     pub admin: Admin,
+    /// For other programs.
+    pub api: ApiSection,
     /// For looking closely.
     pub debug: Debug,
 }
@@ -372,6 +375,34 @@ impl Default for Admin {
     }
 }
 
+/// `[api]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSection {
+    /// Whether there is one, on the address of the local pages.
+    pub enabled: bool,
+    /// Requests a minute of one token; of one address four times as many.
+    pub requests_per_minute: u32,
+    /// Requests a minute of one address that has no token in force.
+    pub refused_per_minute: u32,
+    /// Sessions of other programs at once.
+    pub max_sessions: u32,
+    /// Systems that are told what happens.
+    pub webhook: Vec<WebhookSection>,
+}
+
+impl Default for ApiSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            requests_per_minute: 1_200,
+            refused_per_minute: 60,
+            max_sessions: 256,
+            webhook: Vec::new(),
+        }
+    }
+}
+
 impl Config {
     /// Reads `path`, or the system's file if it exists, or the defaults.
     ///
@@ -476,6 +507,21 @@ impl Config {
                 "storage",
                 "backup_every_h and backup_keep must be at least 1".into(),
             );
+        }
+        let api = &mut self.api;
+        if api.requests_per_minute == 0 || api.refused_per_minute == 0 || api.max_sessions == 0 {
+            return bad(
+                "api",
+                "requests_per_minute, refused_per_minute and max_sessions must be at least 1".into(),
+            );
+        }
+        if api.webhook.len() > 16 {
+            return bad("api", "at most 16 [[api.webhook]]".into());
+        }
+        for hook in &mut api.webhook {
+            if let Err(message) = hook.check(path.parent().unwrap_or(Path::new(""))) {
+                return bad("api", message);
+            }
         }
         for account in &mut self.sip.account {
             if let Some(file) = &account.password_file {

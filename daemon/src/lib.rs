@@ -2,10 +2,12 @@
 //!
 //! - [`serve`]: the daemon; its module header draws the start and lists every thread.
 //! - [`call`]: one actor per call.
+//! - [`api`]: for other programs; its module header draws the way of a request.
 //! - [`caller`], [`bench`]: the other end of the line, to try and to measure.
 //! - [`doctor`], [`demo`]: for the technician and the newcomer.
 
 pub mod admin;
+pub mod api;
 pub mod audit;
 pub mod bench;
 pub mod call;

@@ -179,7 +179,7 @@ impl Call {
     }
 }
 
-fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
+pub(crate) fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
     let role = match message.role {
         attendant_dialog::Role::System => Role::System,
         attendant_dialog::Role::User => Role::User,

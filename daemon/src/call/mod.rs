@@ -50,6 +50,7 @@ use crate::{
 use ears::Ears;
 use echo::EchoCanceller;
 use handoff::{Handoff, Report};
+pub(crate) use hearing::chat_message;
 use mouth::{Clip, Mouth};
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};
