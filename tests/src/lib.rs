@@ -3,6 +3,7 @@
 //! Programs come from `ATTENDANT_BIN_DIR`, else from the build directory of the tests themselves. Missing programs or
 //! models fail a test with the command that gets them; nothing is skipped.
 
+pub mod http;
 pub mod network;
 pub mod phone;
 
