@@ -22,7 +22,8 @@ help:
 	echo 'make run         build, fetch models, start the attendant and place a first call to it  (cold 9-15 min, warm 1 min)'
 	echo 'make run ONCE=1  the same, ending after that call'
 	echo 'make test        all checks and tests, with the small models                       (cold 35-45 min, warm 18 min)'
-	echo 'make peer-test   the long tests with real PBXs and telephones; writes their tables     (20-30 min)'
+	echo 'make peer-test   the long tests with real PBXs and telephones; writes their tables     (30-40 min)'
+	echo 'make api-test    more than 20,000 made-up requests to the API, each answer checked'
 	echo 'make build       the programs only, in target/release                                  (cold 8-14 min, warm 5 s)'
 	echo 'make models      fetch the models only                                               (about 1 min, once, 0.6 GB)'
 	echo 'make install     the programs and the systemd units onto this machine (root)'
@@ -61,6 +62,11 @@ peer-test:
 	scripts/setup.sh peer
 	$(ENV)
 	exec scripts/peer-test.sh
+
+.PHONY: api-test
+api-test: models
+	$(ENV)
+	exec scripts/schemathesis.sh
 
 .PHONY: install
 install: build

@@ -7,8 +7,20 @@ cd "$(dirname "$0")/.."
 
 [ "$(id -u)" = 0 ] || { echo "install: run as root: sudo make install" >&2; exit 1; }
 
-for program in attendant attendant-stt attendant-llm attendant-tts; do
+# What the programs are linked with. Where they were built it is there (scripts/setup.sh); a box that is only given them,
+# or an image, needs these packages.
+runtime="libasound2 libespeak-ng1 espeak-ng-data libgomp1 libopus0 libstdc++6"
+
+programs="attendant attendant-stt attendant-llm attendant-tts"
+for program in $programs; do
     [ -x "$ATTENDANT_BIN_DIR/$program" ] || { echo "install: $program is not built; run make build" >&2; exit 1; }
+    missing=$(ldd "$ATTENDANT_BIN_DIR/$program" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | tr '\n' ' ')
+    [ -z "$missing" ] || {
+        echo "install: $program misses $missing; run: apt-get install --no-install-recommends $runtime" >&2
+        exit 1
+    }
+done
+for program in $programs; do
     install -D -m 0755 "$ATTENDANT_BIN_DIR/$program" "/usr/lib/attendant/$program"
 done
 ln -sf ../lib/attendant/attendant /usr/bin/attendant

@@ -30,6 +30,9 @@ peer_packages="
     linphone-cli                                another softphone
     mmdebstrap                                  makes the chroot with Asterisk
     openssl                                     a certificate for it
+    asterisk-core-sounds-en-g722                the human voice up to 7 kHz
+    python3-dev python3-numpy cython3 python3-setuptools python3-wheel      PESQ is built with them (tests/pesq)
+    dnsmasq-base                                a DNS with SRV records
 "
 
 # The package names in a list above: what stands before two or more blanks and a comment.

@@ -5,8 +5,10 @@
 //! | `/` | health, lines, last calls |
 //! | `/calls/{uuid}` | one call, turn by turn |
 //! | `/api/health`, `/api/calls`, `/api/calls/{uuid}` | the same for programs |
+//! | `/health`, `/ready`, `/metrics` | for supervisors and monitoring ([`crate::health`]) |
+//! | `/api/v1/…` | [`crate::api`] |
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use attendant_store::{SessionRecord, SessionSummary, StoreError, Turn};
 use axum::{
@@ -19,7 +21,7 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 use tokio::net::TcpListener;
 
-use crate::serve::Running;
+use crate::{memory, serve::Running};
 
 /// Calls on the first page.
 const LAST_CALLS: u32 = 30;
@@ -37,7 +39,18 @@ pub async fn run(listener: TcpListener, running: Running) {
         .route("/api/health", get(api_health))
         .route("/api/calls", get(api_calls))
         .route("/api/calls/{uuid}", get(api_call))
-        .with_state(running);
+        .merge(crate::health::routes());
+    let api = match crate::api::router(&running) {
+        Ok(api) => api,
+        Err(error) => {
+            tracing::error!(%error, "the API cannot start");
+            Router::new()
+        }
+    };
+    let app = app
+        .with_state(running)
+        .merge(api)
+        .into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "the admin page stopped");
     }
@@ -103,11 +116,12 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         })
         .collect();
     let rt = running.rt.stats();
+    let sip = running.house.dialler.occupancy();
     let lines: Vec<_> = running
         .lines
         .borrow()
         .iter()
-        .map(|(account, state)| serde_json::json!({ "account": account, "state": state }))
+        .map(|line| serde_json::json!({ "account": line.account, "state": line.text }))
         .collect();
     Ok(serde_json::json!({
         "profile": running.profile,
@@ -116,6 +130,8 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         "engines": engines,
         "record_writable": running.house.store.is_writable(),
         "lines": lines,
+        "sip": { "calls": sip.calls, "dialogs": sip.dialogs, "transactions": sip.transactions },
+        "memory": memory::heap().map(|heap| serde_json::json!({ "in_use_kib": heap.in_use >> 10, "held_kib": heap.held >> 10 })),
         "response_ms": response.map(|r| serde_json::json!({ "p50": r.p50_ms, "p95": r.p95_ms, "turns": r.turns })),
         "rt_audio": {
             "realtime": rt.realtime, "ticks": rt.ticks, "late_over_5_ms": rt.late_ticks.over_5_ms, "max_late_us": rt.max_late_us,
@@ -182,7 +198,7 @@ async fn overview(State(running): State<Running>) -> Result<Response, PageError>
         }
         @if !running.lines.borrow().is_empty() {
             h2 { "Lines" }
-            ul { @for (account, state) in running.lines.borrow().iter() { li { b { (account) } ": " (state) } } }
+            ul { @for line in running.lines.borrow().iter() { li { b { (line.account) } ": " (line.text) } } }
         }
         h2 { "Last calls" }
         @if calls.is_empty() { p.quiet { "No call yet. Dial the box from a telephone of your PBX." } }
@@ -207,7 +223,17 @@ async fn call_page(State(running): State<Running>, Path(uuid): Path<String>) -> 
     let content = html! {
         h1 { "Call from " (session.caller.as_deref().unwrap_or("an unknown caller")) }
         p.quiet { (session.line) " · " (session.state.as_str()) " · " (session.reason.as_deref().unwrap_or("")) }
-        ol.turns { @for turn in &record.turns { li { (turn_markup(turn)) } } }
+        @if let Some(summary) = &record.after.summary {
+            p { b { (summary.outcome) } ": " (summary.text) }
+            @if !summary.follow_ups.is_empty() { ul { @for todo in &summary.follow_ups { li { (todo) } } } }
+            p.quiet { "Written by a model after the call; the transcript counts." }
+        }
+        ol.turns { @for turn in &record.turns { li {
+            (turn_markup(turn))
+            @for text in record.after.transcript.iter().filter(|text| text.number == turn.number.get()) {
+                p.quiet { "from the recording: " (text.text) }
+            }
+        } } }
     };
     Ok(page("Call", &content))
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    api::token::{self, TokenCommand},
     audit::{self, AuditCommand},
     bench::{self, BenchArgs},
     caller::command::{self as call_command, CallArgs},
@@ -71,6 +72,9 @@ enum Command {
     /// Give, erase or hold what is kept of a caller.
     #[command(subcommand)]
     Person(PersonCommand),
+    /// Make, list and revoke the tokens of programs that use the API.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -149,6 +153,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => return care::backup(&args),
         Command::Restore(args) => return care::restore(&args),
         Command::Person(command) => return care::person(command),
+        Command::Token(command) => return token::run(command),
         Command::Config(ConfigCommand::Default) => print!("{}", config::COMMENTED_DEFAULT),
         Command::Config(ConfigCommand::Check(arg)) => {
             let config = Config::load(arg.config.as_deref())?;

@@ -2,20 +2,27 @@
 //!
 //! Order: defaults, then the file. An error names file, key and what would be accepted.
 
+mod storage;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use attendant_dialog::{Persona, Phrases};
+use attendant_dialog::{Guardrails, Persona, Phrases};
 use attendant_media::Codec;
 use attendant_models::catalog::Profile;
 use attendant_sip::SrtpPolicy;
 use attendant_turn::TurnConfig;
 use serde::Deserialize;
 
+pub use storage::{RecordingSection, StorageSection};
+
+use crate::after_call::AfterCallSection;
+use crate::api::WebhookSection;
 use crate::fallback::Fallback;
+use crate::menu::{MenuSection, With};
 use crate::transfer::{KeySection, TransferSection};
 
 /// The commented default, as `attendant config default` prints it.
@@ -68,12 +75,16 @@ pub struct Config {
     pub business: Persona,
     /// Stock phrases.
     pub phrases: Phrases,
+    /// What does not reach the model, and what of its words is not spoken.
+    pub guardrails: Guardrails,
     /// Telephone lines by SIP.
     pub sip: SipSection,
     /// Whom callers can be put through to.
     pub transfer: TransferSection,
     /// What single keys do.
     pub keys: Vec<KeySection>,
+    /// What is said of the keys.
+    pub menu: MenuSection,
     /// What callers get when the box cannot serve.
     pub fallback: Fallback,
     /// Turn-taking.
@@ -84,10 +95,14 @@ pub struct Config {
     pub limits: Limits,
     /// Recordings of calls.
     pub recording: RecordingSection,
+    /// What is done with a call after its end.
+    pub after_call: AfterCallSection,
     /// Care of the record.
     pub storage: StorageSection,
     /// Local pages.
     pub admin: Admin,
+    /// For other programs.
+    pub api: ApiSection,
     /// For looking closely.
     pub debug: Debug,
 }
@@ -292,62 +307,6 @@ pub struct Limits {
     pub engine_memory_mb: Option<u64>,
 }
 
-/// `[recording]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RecordingSection {
-    /// Record calls.
-    pub enabled: bool,
-    /// Said before the greeting while calls are recorded; empty: nothing.
-    pub announce: String,
-    /// Days that recordings are kept; `None`: for ever.
-    pub keep_days: Option<u32>,
-    /// A recording ends at this size [MiB].
-    pub max_call_mb: u64,
-    /// With this much taken by recordings, no more are begun [MiB].
-    pub max_disk_mb: u64,
-    /// With less than this left on the disk, none are begun [MiB].
-    pub min_free_mb: u64,
-}
-
-impl Default for RecordingSection {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            announce: "This call is recorded.".into(),
-            keep_days: Some(90),
-            max_call_mb: 200,
-            max_disk_mb: 20_000,
-            min_free_mb: 500,
-        }
-    }
-}
-
-/// `[storage]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StorageSection {
-    /// Largest database [MiB]; `None`: as large as the disk.
-    pub max_database_mb: Option<u64>,
-    /// Directory for backups; `None`: none are made.
-    pub backup_dir: Option<PathBuf>,
-    /// Hours between two backups.
-    pub backup_every_h: u32,
-    /// Backups kept.
-    pub backup_keep: usize,
-}
-
-impl Default for StorageSection {
-    fn default() -> Self {
-        Self {
-            max_database_mb: None,
-            backup_dir: None,
-            backup_every_h: 24,
-            backup_keep: 7,
-        }
-    }
-}
-
 /// `[debug]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -368,6 +327,34 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+        }
+    }
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSection {
+    /// Whether there is one, on the address of the local pages.
+    pub enabled: bool,
+    /// Requests a minute of one token; of one address four times as many.
+    pub requests_per_minute: u32,
+    /// Requests a minute of one address that has no token in force.
+    pub refused_per_minute: u32,
+    /// Sessions of other programs at once.
+    pub max_sessions: u32,
+    /// Systems that are told what happens.
+    pub webhook: Vec<WebhookSection>,
+}
+
+impl Default for ApiSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            requests_per_minute: 1_200,
+            refused_per_minute: 60,
+            max_sessions: 256,
+            webhook: Vec::new(),
         }
     }
 }
@@ -428,8 +415,14 @@ impl Config {
         if let Err(error) = self.phrases.check() {
             return bad("phrases", error.to_string());
         }
+        if let Err(error) = self.guardrails.check() {
+            return bad("guardrails", error.to_string());
+        }
         if let Err(message) = self.transfer.check(&self.keys) {
             return bad("transfer", message);
+        }
+        if let Err(message) = self.menu.check() {
+            return bad("menu", message);
         }
         if let Err(message) = self.fallback.check() {
             return bad("fallback", message);
@@ -477,6 +470,27 @@ impl Config {
                 "backup_every_h and backup_keep must be at least 1".into(),
             );
         }
+        if self.storage.archive_after_days == Some(0) {
+            return bad("storage", "archive_after_days must be at least 1".into());
+        }
+        if let Err(message) = self.after_call.check() {
+            return bad("after_call", message);
+        }
+        let api = &mut self.api;
+        if api.requests_per_minute == 0 || api.refused_per_minute == 0 || api.max_sessions == 0 {
+            return bad(
+                "api",
+                "requests_per_minute, refused_per_minute and max_sessions must be at least 1".into(),
+            );
+        }
+        if api.webhook.len() > 16 {
+            return bad("api", "at most 16 [[api.webhook]]".into());
+        }
+        for hook in &mut api.webhook {
+            if let Err(message) = hook.check(path.parent().unwrap_or(Path::new(""))) {
+                return bad("api", message);
+            }
+        }
         for account in &mut self.sip.account {
             if let Some(file) = &account.password_file {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
@@ -505,13 +519,24 @@ impl Config {
         Ok(())
     }
 
-    /// The stock phrases as they are spoken: names put in, and before the greeting that the call is recorded.
+    /// The stock phrases as they are spoken: names put in, before the greeting that the call is recorded, behind some the
+    /// keys.
     #[must_use]
     pub fn phrases_spoken(&self) -> Phrases {
         let mut phrases = self.phrases.filled(&self.business);
         let announce = self.recording.announce.trim();
         if self.recording.enabled && !announce.is_empty() {
             phrases.greeting = format!("{announce} {}", phrases.greeting);
+        }
+        if let Some(menu) = self.menu.said(&self.keys, &self.transfer) {
+            for with in &self.menu.with {
+                let phrase = match with {
+                    With::Greeting => &mut phrases.greeting,
+                    With::Unclear => &mut phrases.unclear,
+                    With::StillThere => &mut phrases.still_there,
+                };
+                *phrase = format!("{phrase} {menu}");
+            }
         }
         phrases
     }
@@ -605,6 +630,7 @@ mod tests {
             TurnConfig::default(),
             "the comments tell the true defaults"
         );
+        assert_eq!(config.guardrails, Guardrails::default());
     }
 
     #[test]
@@ -617,6 +643,21 @@ mod tests {
             format!("This call is recorded. {plain}")
         );
         assert_eq!(greeting("[recording]\nenabled = true\nannounce = ''"), plain);
+    }
+
+    #[test]
+    fn the_menu_goes_with_the_phrases_it_is_meant_for() {
+        let keys = "[[keys]]\ndigit = '9'\naction = 'repeat'\n";
+        let spoken = |text: &str| parse(&format!("{keys}{text}")).unwrap().phrases_spoken();
+        let menu = " Or press 9 to hear my last words again.";
+        let plain = parse("").unwrap().phrases_spoken();
+        let by_default = spoken("");
+        assert_eq!(by_default.unclear, format!("{}{menu}", plain.unclear));
+        assert_eq!(by_default.greeting, plain.greeting);
+        let always = spoken("[menu]\nwith = ['greeting', 'still_there']");
+        assert_eq!(always.unclear, plain.unclear);
+        assert_eq!(always.greeting, format!("{}{menu}", plain.greeting));
+        assert_eq!(always.still_there, format!("{}{menu}", plain.still_there));
     }
 
     #[test]
@@ -646,6 +687,22 @@ mod tests {
                 vec!["[fallback]", "needs a uri"],
             ),
             ("[fallback]\naction = 'ignore'", vec!["ignore", "redirect"]),
+            ("[transfer]\nmachine = 'maybe'", vec!["maybe", "through"]),
+            ("[menu]\nwith = ['goodbye']", vec!["goodbye", "still_there"]),
+            ("[menu]\nread_back = 'Right?'", vec!["[menu]", "{digits}"]),
+            (
+                "[guardrails]\noff = ['everything']",
+                vec!["everything", "injection", "refusal"],
+            ),
+            ("[guardrails]\ninputs = true", vec!["inputs", "expected one of"]),
+            (
+                "[guardrails]\ndeclined = ''",
+                vec!["[guardrails]", "declined", "empty"],
+            ),
+            (
+                "[guardrails]\nidentity = 'I am {name}.'",
+                vec!["[guardrails]", "identity", "{business}"],
+            ),
             ("[[keys]]\ndigit='1'\naction='dance'", vec!["dance", "repeat"]),
             ("[recording]\nkeep_days = 0", vec!["keep_days", "at least 1"]),
             ("[recording]\nkeep = 5", vec!["keep", "expected one of"]),
@@ -654,6 +711,20 @@ mod tests {
                 vec!["max_database_mb", "at least 64"],
             ),
             ("[storage]\nbackup_keep = 0", vec!["backup_keep", "at least 1"]),
+            (
+                "[storage]\narchive_after_days = 0",
+                vec!["archive_after_days", "at least 1"],
+            ),
+            (
+                "[after_call]\nfinal_transcript = 'maybe'",
+                vec!["maybe", "never", "unclear", "always"],
+            ),
+            ("[after_call]\nmax_attempts = 0", vec!["[after_call]", "1 to 20"]),
+            (
+                "[after_call]\nmax_waiting = 1",
+                vec!["[after_call]", "10 to 100000"],
+            ),
+            ("[after_call]\nredact = true", vec!["redact", "expected one of"]),
             ("[sip]\nudp = 'everywhere'", vec!["udp"]),
             ("[sip]\ncodecs = ['g729']", vec!["g729", "opus", "pcma"]),
             ("[sip]\ncodecs = []", vec!["codecs", "g722"]),

@@ -156,14 +156,30 @@ fn disk(report: &mut Report, dir: &Path) {
     }
 }
 
-#[allow(unsafe_code)]
+/// A file system, as this user sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Free \[octets\].
+    pub free: u64,
+    /// Its size \[octets\].
+    pub size: u64,
+}
+
 pub(crate) fn free_mb(dir: &Path) -> Option<u64> {
+    disk_of(dir).map(|disk| disk.free >> 20)
+}
+
+/// The file system of a directory.
+#[allow(unsafe_code)]
+pub(crate) fn disk_of(dir: &Path) -> Option<Disk> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
     // SAFETY: all-zero is a valid statvfs; the call fills it.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `path` is NUL-terminated and `stat` is valid for writes.
-    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0)
-        .then(|| (stat.f_bavail * stat.f_frsize) >> 20)
+    (unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } == 0).then(|| Disk {
+        free: stat.f_bavail * stat.f_frsize,
+        size: stat.f_blocks * stat.f_frsize,
+    })
 }
 
 fn record(report: &mut Report, dir: &Path) {

@@ -1,4 +1,5 @@
-//! Fallback: what a caller gets when the box cannot serve, decided before the call is answered. Section `[fallback]`.
+//! Fallback: what a caller gets when the box cannot serve. Section `[fallback]`. Decided before the call is answered; two
+//! of the actions answer it, for PBXs that do not follow a 302: the caller is handed over (REFER), or leaves a message.
 //!
 //! | Cause | Without a configured action |
 //! |---|---|
@@ -7,11 +8,15 @@
 
 use std::path::Path;
 
+use attendant_dialog::Persona;
 use attendant_models::client::EngineState;
 use attendant_sip::Refusal;
 use serde::Deserialize;
 
 use crate::{call::House, doctor};
+
+/// Longest announcement \[characters\]: about 25 s.
+const MAX_CHARS: usize = 400;
 
 /// `[fallback]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -19,8 +24,12 @@ use crate::{call::House, doctor};
 pub struct Fallback {
     /// What a caller gets; `None`: busy where lines are taken, else unavailable.
     pub action: Option<FallbackAction>,
-    /// For "redirect": where the caller is sent.
+    /// For "redirect" and "refer": where the caller is sent.
     pub uri: Option<String>,
+    /// For "voicemail": what the caller hears before the beep.
+    pub greeting: String,
+    /// For "voicemail": longest message [s].
+    pub longest_s: u32,
     /// For "unavailable": when the PBX may try again [s].
     pub retry_after_s: u32,
     /// With less disk space than this, calls are not answered: they could not be recorded [MiB].
@@ -32,6 +41,10 @@ impl Default for Fallback {
         Self {
             action: None,
             uri: None,
+            greeting: "Hello, this is {business}. Nobody can take your call right now. Please leave a message with your \
+                       name and number after the beep."
+                .into(),
+            longest_s: 180,
             retry_after_s: 60,
             min_free_mb: 32,
         }
@@ -48,6 +61,21 @@ pub enum FallbackAction {
     Redirect,
     /// 503 with Retry-After.
     Unavailable,
+    /// Answered, and handed to `uri` with REFER.
+    Refer,
+    /// Answered, and a message recorded.
+    Voicemail,
+}
+
+/// What is done with a call that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is not answered.
+    Refuse(Refusal),
+    /// It is answered and handed to this address.
+    Refer(String),
+    /// It is answered, and a message taken.
+    Voicemail,
 }
 
 /// Why the box cannot serve.
@@ -78,6 +106,18 @@ impl Cause {
         }
     }
 
+    /// In metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Overload => "overload",
+            Cause::EngineDown => "engine_down",
+            Cause::OutOfService => "out_of_service",
+            Cause::NoRecord => "no_record",
+            Cause::DiskFull => "disk_full",
+        }
+    }
+
     /// Why a call that comes now cannot be served, if it cannot. Lines are counted elsewhere.
     #[must_use]
     pub fn now(house: &House, data_dir: &Path) -> Option<Cause> {
@@ -99,7 +139,32 @@ impl Cause {
 }
 
 impl Fallback {
-    /// The refusal for `cause`.
+    /// What is done for `cause`. Where nothing can be written down no message is taken.
+    #[must_use]
+    pub fn treatment(&self, cause: Cause) -> Treatment {
+        let recordable = match cause {
+            Cause::Overload | Cause::EngineDown | Cause::OutOfService => true,
+            Cause::NoRecord | Cause::DiskFull => false,
+        };
+        match (self.action, &self.uri) {
+            (Some(FallbackAction::Refer), Some(uri)) => Treatment::Refer(uri.clone()),
+            (Some(FallbackAction::Voicemail), _) if recordable => Treatment::Voicemail,
+            (_, _) => Treatment::Refuse(self.refusal(cause)),
+        }
+    }
+
+    /// What is said before the beep, where messages are taken.
+    #[must_use]
+    pub fn announcement(&self, persona: &Persona) -> Option<String> {
+        let text = self
+            .greeting
+            .replace("{business}", &persona.business_name)
+            .replace("{attendant}", &persona.attendant_name);
+        let wanted = self.action == Some(FallbackAction::Voicemail) && !text.trim().is_empty();
+        wanted.then_some(text)
+    }
+
+    /// The refusal for `cause`, also where an action that answers is not possible.
     #[must_use]
     pub fn refusal(&self, cause: Cause) -> Refusal {
         let unavailable = Refusal::Overloaded {
@@ -109,8 +174,12 @@ impl Fallback {
             (Some(FallbackAction::Redirect), Some(uri)) => Refusal::Moved(uri.clone()),
             (Some(FallbackAction::Busy), _) => Refusal::Busy,
             (Some(FallbackAction::Unavailable | FallbackAction::Redirect), _) => unavailable,
-            (None, _) if cause == Cause::Overload => Refusal::Busy,
-            (None, _) => unavailable,
+            (None | Some(FallbackAction::Refer | FallbackAction::Voicemail), _)
+                if cause == Cause::Overload =>
+            {
+                Refusal::Busy
+            }
+            (None | Some(FallbackAction::Refer | FallbackAction::Voicemail), _) => unavailable,
         }
     }
 
@@ -121,16 +190,34 @@ impl Fallback {
             (Some(FallbackAction::Redirect), None) => {
                 return Err("action = \"redirect\" needs a uri".into());
             }
-            (Some(FallbackAction::Redirect), Some(uri)) => {
+            (Some(FallbackAction::Refer), None) => return Err("action = \"refer\" needs a uri".into()),
+            (Some(FallbackAction::Redirect | FallbackAction::Refer), Some(uri)) => {
                 attendant_sip::check_target(uri).map_err(|error| format!("uri {error}"))?;
             }
-            (_, Some(_)) => return Err("only action = \"redirect\" has a uri".into()),
+            (_, Some(_)) => return Err("only action = \"redirect\" and \"refer\" have a uri".into()),
             (_, None) => {}
+        }
+        if !(5..=3600).contains(&self.longest_s) {
+            return Err(format!("longest_s = {}: want 5 to 3600", self.longest_s));
+        }
+        let length = self.greeting.chars().count();
+        if length > MAX_CHARS {
+            return Err(format!(
+                "greeting: want at most {MAX_CHARS} characters, got {length}"
+            ));
+        }
+        if self.announcement_names_more_than_the_house() {
+            return Err("greeting: the only names in braces are {business} and {attendant}".into());
         }
         if !(1..=3600).contains(&self.retry_after_s) {
             return Err(format!("retry_after_s = {}: want 1 to 3600", self.retry_after_s));
         }
         Ok(())
+    }
+
+    fn announcement_names_more_than_the_house(&self) -> bool {
+        let plain = self.greeting.replace("{business}", "").replace("{attendant}", "");
+        plain.contains('{')
     }
 }
 
@@ -179,6 +266,32 @@ mod tests {
     }
 
     #[test]
+    fn answering_is_tried_only_where_it_can_work() {
+        let unavailable = || Treatment::Refuse(Refusal::Overloaded { retry_after_s: 60 });
+        let refer = fallback(FallbackAction::Refer, Some("sip:queue@192.0.2.1"));
+        let voicemail = fallback(FallbackAction::Voicemail, None);
+        for cause in CAUSES {
+            assert_eq!(
+                refer.treatment(cause),
+                Treatment::Refer("sip:queue@192.0.2.1".into()),
+                "{cause:?}"
+            );
+            let want = match cause {
+                Cause::NoRecord | Cause::DiskFull => unavailable(),
+                Cause::Overload | Cause::EngineDown | Cause::OutOfService => Treatment::Voicemail,
+            };
+            assert_eq!(voicemail.treatment(cause), want, "{cause:?}");
+        }
+        assert_eq!(voicemail.refusal(Cause::Overload), Refusal::Busy);
+        let said = voicemail.announcement(&Persona {
+            business_name: "Hillside".into(),
+            ..Persona::default()
+        });
+        assert!(said.unwrap().contains("this is Hillside."));
+        assert_eq!(refer.announcement(&Persona::default()), None);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         Fallback::default().check().unwrap();
         for (wrong, want) in [
@@ -189,7 +302,22 @@ mod tests {
             ),
             (
                 fallback(FallbackAction::Busy, Some("sip:1@h")),
-                "only action = \"redirect\"",
+                "only action = \"redirect\" and",
+            ),
+            (fallback(FallbackAction::Refer, None), "needs a uri"),
+            (
+                Fallback {
+                    longest_s: 1,
+                    ..Fallback::default()
+                },
+                "5 to 3600",
+            ),
+            (
+                Fallback {
+                    greeting: "this is {firm}".into(),
+                    ..Fallback::default()
+                },
+                "{business}",
             ),
             (
                 Fallback {

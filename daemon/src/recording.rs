@@ -181,12 +181,21 @@ impl CallRecording {
     }
 }
 
-fn open(store: &Store, session: SessionId, config: &RecordingSection) -> Result<(Track, i64), NotRecorded> {
+/// Whether there is room for one more.
+///
+/// # Errors
+/// [`NotRecorded`].
+pub fn has_room(store: &Store, config: &RecordingSection) -> Result<(), NotRecorded> {
     let used_mb = store.recordings_octets()? >> 20;
     let free_mb = free_octets(store.directory()).map_or(u64::MAX, |octets| octets >> 20);
     if used_mb >= config.max_disk_mb || free_mb < config.min_free_mb {
         return Err(NotRecorded::NoRoom { used_mb, free_mb });
     }
+    Ok(())
+}
+
+fn open(store: &Store, session: SessionId, config: &RecordingSection) -> Result<(Track, i64), NotRecorded> {
+    has_room(store, config)?;
     let now = clock::unix_ms();
     let keep_until = config.keep_days.map(|days| now + i64::from(days) * 86_400_000);
     let master = MasterKey::new(store.recordings_key()?);

@@ -15,6 +15,7 @@
 //! | recorder, one per call | normal, blocking | channel (256) | SQLite |
 //! | `recording`, one per recorded call | normal | channel (250 frames) | encrypted FLAC file |
 //! | care | normal, blocking | timer | checkpoints, retention, backups |
+//! | after call, one job at a time | normal; thread `after-call`: nice 19 | queue in the record | transcripts, summaries, redaction |
 //! | engines | own processes, nice 5 | socket | socket |
 
 use std::{
@@ -27,26 +28,30 @@ use std::{
     time::Duration,
 };
 
+use attendant_dialog::Rules;
 use attendant_models::{
     client::{EngineConfig, Engines, WorkerSpec},
     files::{ModelStore, Resolved},
     protocol::{ChatMessage, Role},
 };
-use attendant_rt::{LegConfig, Rt, RtConfig};
-use attendant_sip::{IncomingCall, Refusal, RegistrationState, Sip, SipEvent};
-use attendant_store::{Context, Direction, Driver, NewSession, State, Store};
+use attendant_rt::{Rt, RtConfig};
+use attendant_sip::{IncomingCall, Sip, SipEvent};
+use attendant_store::{Direction, Driver, NewSession, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    admin,
+    admin, after_call,
     audit::Notes,
-    call::{Call, House},
+    call::{Call, House, PromptInForce, left_out, leg},
     care, clock,
     config::{self, Config, SipTransport},
+    desk::{self, Desk},
     fallback::Cause,
+    lines::{self, Line},
+    metrics::Metrics,
     notify,
     phrases::PhraseBook,
-    recording,
+    recording, session,
     switchboard::Switchboard,
 };
 
@@ -57,8 +62,10 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Dialogs beyond the lines, for refusals by `[fallback]`.
 const SPARE_DIALOGS: usize = 8;
-/// How often a box that is out of service tries to come back.
+/// How often a box that is out of service tries to come back; and how often it looks whether it can, while it takes a
+/// message.
 const RETURN: Duration = Duration::from_secs(60);
+const RETURN_WHEN_IDLE: Duration = Duration::from_secs(2);
 
 /// Why the daemon cannot start; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -114,14 +121,16 @@ pub struct Running {
     pub house: House,
     /// Audio thread figures.
     pub rt: Arc<Rt>,
-    /// Line states, for people: account → state.
-    pub lines: watch::Receiver<Vec<(String, String)>>,
+    /// How the registrations stand.
+    pub lines: watch::Receiver<Vec<Line>>,
     /// Profile and models in use.
     pub models: Arc<Resolved>,
     /// Profile in use.
     pub profile: String,
     /// What the daemon notes about itself.
     notes: Notes,
+    /// Those who cannot be served.
+    desk: Arc<Desk>,
     /// SIP as configured.
     sip: Arc<attendant_sip::SipConfig>,
 }
@@ -172,32 +181,56 @@ enum Stopped {
 
 /// Refuses calls until it is time to try again.
 async fn out_of_service(config: &Config) -> Result<Stopped, ServeError> {
-    let (sip, mut events) = attendant_sip::start(sip_config(config)?).await?;
+    let sip_config = Arc::new(sip_config(config)?);
+    let (sip, mut events) = attendant_sip::start(sip_config.as_ref().clone()).await?;
+    // What there is of the house. Without a record no messages are taken, without audio nothing is answered.
+    let store = Store::open(&config.data_dir(), clock::unix_ms());
+    let store = store
+        .inspect_err(|error| tracing::error!(%error, "no record"))
+        .ok();
+    let rt = Rt::spawn(RtConfig::default()).map(Arc::new).ok();
+    let desk = Arc::new(Desk::new(Arc::new(config.clone()), sip_config, rt, store));
     println!("out-of-service sip:attendant@{}", dial_address(&sip));
     notify::ready("out of service: calls are refused; see `attendant doctor`");
     let stop = stop_signal();
     let again = tokio::time::sleep(RETURN);
     tokio::pin!(stop, again);
+    let (drain, drained) = watch::channel(false);
+    let mut number = 0;
     let stopped = loop {
         tokio::select! {
             () = &mut stop => break Stopped::ByUser,
-            () = &mut again => break Stopped::ToTryAgain,
+            () = &mut again => {
+                if desk.is_idle() {
+                    break Stopped::ToTryAgain;
+                }
+                again.set(tokio::time::sleep(RETURN_WHEN_IDLE));
+            }
             event = events.recv() => match event {
                 Some(SipEvent::Incoming(incoming)) => {
-                    let cause = Cause::OutOfService;
-                    tracing::warn!(reason = cause.text(), "call refused");
-                    refuse(incoming, config.fallback.refusal(cause)).await;
+                    number += 1;
+                    let (desk, drained, number) = (desk.clone(), drained.clone(), number);
+                    tokio::spawn(async move {
+                        desk.turn_away(number, incoming, Cause::OutOfService, drained).await;
+                    });
                 }
                 Some(SipEvent::Registration { .. }) => {}
                 None => break Stopped::ToTryAgain,
             },
         }
     };
+    // A message that is being left is kept as far as it came.
+    let _ = drain.send(true);
+    let until = tokio::time::Instant::now() + DRAIN;
+    // Whoever still holds the desk holds the record, which the next start opens.
+    while Arc::strong_count(&desk) > 1 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     sip.shutdown().await;
     Ok(stopped)
 }
 
-async fn run(config: Config) -> Result<(), ServeError> {
+async fn run(mut config: Config) -> Result<(), ServeError> {
     let data_dir = config.data_dir();
     let store = Store::open(&data_dir, clock::unix_ms())?;
     if store.octets() <= care::CHECK_BEFORE_CALLS {
@@ -225,6 +258,7 @@ async fn run(config: Config) -> Result<(), ServeError> {
     let models = Arc::new(ModelStore::open(attendant_models::default_dir())?.resolve(config.profile())?);
     let engines = start_engines(&config, &models)?;
     notify::status("loading models");
+    let rules = screen(&mut config, &store)?;
     let prompt = attendant_dialog::system_prompt(&config.business);
     // Not ready yet: the worker takes it over before it says that it is.
     let _ = engines
@@ -237,15 +271,22 @@ async fn run(config: Config) -> Result<(), ServeError> {
     notify::status("preparing phrases");
     let phrases_dir = data_dir.join("cache/phrases");
     let config = Arc::new(config);
+    let announcement = config.fallback.announcement(&config.business);
+    let mut texts = config.transfer.texts(&config.keys);
+    texts.extend(announcement.clone());
+    texts.extend(rules.texts());
     let phrases = PhraseBook::make(
         &engines,
         &config.phrases_spoken(),
         &config.turn.timebox_warnings_s,
-        config.transfer.texts(&config.keys),
+        texts,
         &models.voice.id,
         &phrases_dir,
     )
     .await?;
+    if let Some((text, pcm)) = announcement.and_then(|text| phrases.get_text(&text)) {
+        desk::keep(&data_dir, &text, &pcm);
+    }
 
     let rt = Arc::new(Rt::spawn(RtConfig::default())?);
     let admin_listener = tokio::net::TcpListener::bind(config.admin.listen)
@@ -261,13 +302,22 @@ async fn run(config: Config) -> Result<(), ServeError> {
         engines: engines.clone(),
         store,
         phrases: Arc::new(phrases),
+        prompt: PromptInForce::new(&prompt.text),
         prompt_sha256: prompt.sha256.into(),
+        rules: Arc::new(rules),
+        metrics: Arc::new(Metrics::new(&config.profile().to_string())),
         active: Arc::default(),
         underruns: Arc::default(),
         dialler: sip.dialler(),
         rt: rt.clone(),
         switchboard: Switchboard::default(),
     };
+    let desk = Desk::new(
+        config.clone(),
+        sip_config.clone(),
+        Some(rt.clone()),
+        Some(house.store.clone()),
+    );
     let (lines_tx, lines) = watch::channel(Vec::new());
     let running = Running {
         house,
@@ -276,12 +326,19 @@ async fn run(config: Config) -> Result<(), ServeError> {
         models,
         profile: config.profile().to_string(),
         notes: notes.clone(),
+        desk: Arc::new(desk),
         sip: sip_config,
     };
     let care = tokio::spawn(care::run(
         running.house.store.clone(),
         running.house.config.clone(),
     ));
+    let after_call = tokio::spawn(after_call::run(after_call::Workshop {
+        store: running.house.store.clone(),
+        engines: engines.clone(),
+        config: running.house.config.clone(),
+        active: running.house.active.clone(),
+    }));
     let admin_address = admin_listener.local_addr()?;
     let admin_server = tokio::spawn(admin::run(admin_listener, running.clone()));
 
@@ -302,15 +359,32 @@ async fn run(config: Config) -> Result<(), ServeError> {
     sip.shutdown().await;
     admin_server.abort();
     care.abort();
+    after_call.abort();
     notes.stopped().await;
     engines.shutdown().await;
     Ok(())
 }
 
+/// The guardrails of this house. What of its data reads like an order to the model is left out of the prompt, and noted.
+fn screen(config: &mut Config, store: &Store) -> Result<Rules, ServeError> {
+    let all = Rules::new(&config.guardrails, &config.business);
+    let (business, out) = all.screened(&config.business);
+    for (key, hit) in out {
+        tracing::error!(
+            key,
+            rule = hit.rule,
+            "[business] reads like an order to the language model and is left out; put it in other words"
+        );
+        store.record_screened(&left_out(key, &hit), clock::unix_ms())?;
+    }
+    config.business = business;
+    Ok(Rules::new(&config.guardrails, &config.business))
+}
+
 async fn answer_until_stopped(
     running: &Running,
     mut sip_events: mpsc::Receiver<SipEvent>,
-    lines: watch::Sender<Vec<(String, String)>>,
+    lines: watch::Sender<Vec<Line>>,
     drained: watch::Receiver<bool>,
     call_guard: mpsc::Sender<()>,
 ) {
@@ -329,7 +403,7 @@ async fn answer_until_stopped(
                         drop(guard);
                     });
                 }
-                Some(SipEvent::Registration { account, state }) => on_registration(&lines, account, &state),
+                Some(SipEvent::Registration { account, state }) => lines::note(&lines, account, &state),
                 None => return,
             },
         }
@@ -340,11 +414,13 @@ async fn answer_until_stopped(
 async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: watch::Receiver<bool>) {
     let house = &running.house;
     if let Some(cause) = Cause::now(house, &house.config.data_dir()) {
-        return turn_away(running, id, incoming, cause).await;
+        return turn_away(running, id, incoming, cause, drained).await;
     }
     let Some(line) = house.admit() else {
-        return turn_away(running, id, incoming, Cause::Overload).await;
+        return turn_away(running, id, incoming, Cause::Overload, drained).await;
     };
+    // While the record is opened.
+    incoming.ringing().await;
     let session = NewSession {
         line: line_name(&running.sip, incoming.source),
         direction: Direction::Inbound,
@@ -360,65 +436,24 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         driver: Driver::Call,
         created_at_ms: clock::unix_ms(),
     };
-    let context = Context {
-        version: 1,
-        content: serde_json::json!({
-            "prompt_sha256": &*house.prompt_sha256, "language": house.config.language(), "profile": running.profile,
-        })
-        .to_string(),
-    };
-    let store = house.store.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let key = store.create_session(&session)?;
-        let version = store.prepare(key.id, key.version, &context, clock::unix_ms())?;
-        store.transition(key.id, version, State::InProgress, None, clock::unix_ms())?;
-        Ok::<_, attendant_store::StoreError>(key)
-    })
-    .await;
-    let opened = opened.map_err(|error| error.to_string());
-    let key = match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
+    let context = serde_json::json!({
+        "prompt_sha256": &*house.prompt_sha256, "language": house.config.language(), "profile": running.profile,
+    });
+    let key = match session::open(&house.store, session, context.to_string()).await {
         Ok(key) => key,
         Err(error) => {
             tracing::error!(call = id, error, "no record, no call");
-            return turn_away(running, id, incoming, Cause::NoRecord).await;
+            return turn_away(running, id, incoming, Cause::NoRecord, drained).await;
         }
-    };
-    let failed = |reason: String| {
-        let store = house.store.clone();
-        tokio::task::spawn_blocking(move || {
-            store.finish_session(
-                key.id,
-                attendant_store::Outcome::Terminated,
-                &reason,
-                clock::unix_ms(),
-            )
-        })
     };
     let established = match incoming.answer().await {
         Ok(established) => established,
         Err(error) => {
             tracing::info!(call = id, %error, "not answered");
-            let _ = failed(error.to_string()).await;
-            return;
+            return session::fail(&house.store, &key, error.to_string()).await;
         }
     };
-    let sockets = established
-        .socket
-        .try_clone()
-        .and_then(|rtp| Ok((rtp, established.rtcp_socket.try_clone()?)));
-    let leg = sockets
-        .map_err(ServeError::from)
-        .and_then(|(socket, rtcp_socket)| {
-            let leg = running.rt.add_leg(LegConfig {
-                socket,
-                rtcp_socket: Some(rtcp_socket),
-                stream: established.media.stream,
-                symmetric: true,
-                ssrc: rand::random(),
-            })?;
-            Ok(leg)
-        });
-    match leg {
+    match leg::open(&running.rt, &established) {
         Ok(leg) => {
             tracing::info!(
                 call = id,
@@ -433,26 +468,28 @@ async fn take_call(running: &Running, id: u64, incoming: IncomingCall, drained: 
         Err(error) => {
             tracing::error!(call = id, %error, "no audio leg");
             let _ = established.handle.bye().await;
-            let _ = failed(error.to_string()).await;
+            session::fail(&house.store, &key, error.to_string()).await;
         }
     }
 }
 
-/// Refuses a call before it is answered, and notes it.
-async fn turn_away(running: &Running, id: u64, incoming: IncomingCall, cause: Cause) {
-    tracing::warn!(call = id, reason = cause.text(), "call refused");
-    refuse(incoming, running.house.config.fallback.refusal(cause)).await;
-    running.notes.refused(cause.text()).await;
-}
-
-async fn refuse(incoming: IncomingCall, refusal: Refusal) {
-    if let Err(error) = incoming.refuse(refusal).await {
-        tracing::debug!(%error, "the caller had given up already");
-    }
+/// A call that cannot be served gets what is configured, and is noted.
+async fn turn_away(
+    running: &Running,
+    id: u64,
+    incoming: IncomingCall,
+    cause: Cause,
+    drained: watch::Receiver<bool>,
+) {
+    running.house.metrics.refused(cause.name());
+    tokio::join!(
+        running.desk.turn_away(id, incoming, cause, drained),
+        running.notes.refused(cause.text())
+    );
 }
 
 /// The line a call came in by: the peer's name, else the PBX's.
-fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
+pub(crate) fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
     let peer = config
         .peers
         .iter()
@@ -460,30 +497,6 @@ fn line_name(config: &attendant_sip::SipConfig, source: SocketAddr) -> String {
         .map(|p| p.name.clone());
     peer.or_else(|| config.accounts.first().map(|a| a.name.clone()))
         .unwrap_or_else(|| "sip".to_owned())
-}
-
-fn on_registration(lines: &watch::Sender<Vec<(String, String)>>, account: String, state: &RegistrationState) {
-    let text = match state {
-        RegistrationState::Trying => "registering".to_owned(),
-        RegistrationState::Registered { expires_s } => format!("registered for {expires_s} s"),
-        RegistrationState::Refused { status, reason } => {
-            tracing::error!(
-                account,
-                status,
-                reason,
-                "the PBX refuses this account; fix its user name or password and restart"
-            );
-            format!("refused by the PBX ({status} {reason}): check user name and password, then restart")
-        }
-        RegistrationState::Unreachable { reason, retry_in_s } => {
-            tracing::warn!(account, reason, retry_in_s, "the PBX cannot be reached");
-            format!("unreachable ({reason}); trying again in {retry_in_s} s")
-        }
-    };
-    lines.send_modify(|all| match all.iter_mut().find(|(name, _)| *name == account) {
-        Some(line) => line.1 = text,
-        None => all.push((account, text)),
-    });
 }
 
 /// The engine workers for a set of models.

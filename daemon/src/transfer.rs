@@ -6,8 +6,13 @@
 use attendant_dialog::{Persona, transfer::ANYBODY};
 use serde::Deserialize;
 
+/// Stands for the hook, pressed for a moment, among the keys.
+pub use attendant_media::telephone_event::FLASH;
+
 /// Most targets: more are not a list a caller chooses from.
 const MAX_TARGETS: usize = 64;
+/// Most keys pressed at a target: what a telephone's own memory holds.
+const MAX_KEYS: usize = 32;
 /// Longest text that is spoken [characters].
 const MAX_CHARS: usize = 400;
 
@@ -29,6 +34,8 @@ pub struct TransferSection {
     pub briefing: String,
     /// Said on a key with the action "message".
     pub message: String,
+    /// What becomes of a caller whose target is to be told first, and a machine answers there.
+    pub machine: OnMachine,
     /// Name of the target that takes faxes; `None`: a fax hears the attendant like anybody else.
     pub fax: Option<String>,
 }
@@ -44,9 +51,21 @@ impl Default for TransferSection {
             briefing: "Hello, this is {attendant} at {business}. I have a caller for you, who said: {said}"
                 .into(),
             message: "Please tell me your message, and I will pass it on.".into(),
+            machine: OnMachine::Back,
             fax: None,
         }
     }
+}
+
+/// A machine answers where somebody was to be told about the caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMachine {
+    /// The caller comes back, and can leave a message with the attendant.
+    #[default]
+    Back,
+    /// The caller is put through to it, without a briefing.
+    Through,
 }
 
 /// `[[transfer.target]]`.
@@ -66,6 +85,9 @@ pub struct Target {
     /// Who takes over learns what it is about.
     #[serde(default)]
     pub briefing: Briefing,
+    /// Pressed once the target answers, for an extension behind a menu; needs a briefing.
+    #[serde(default)]
+    pub keys: Option<String>,
 }
 
 impl std::fmt::Debug for Target {
@@ -79,6 +101,24 @@ impl Target {
     #[must_use]
     pub fn spoken(&self) -> &str {
         self.spoken.as_deref().unwrap_or(&self.name)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let known = keys
+            .chars()
+            .all(|key| matches!(key, '0'..='9' | '*' | '#' | 'A'..='D'));
+        if !known || !(1..=MAX_KEYS).contains(&keys.len()) {
+            return Err(format!("keys: want 1 to {MAX_KEYS} of 0 to 9, *, # and A to D"));
+        }
+        if self.briefing == Briefing::None {
+            return Err(
+                "keys are pressed by us, and without a briefing the PBX makes the call: set briefing to \"header\" \
+                 or \"spoken\""
+                    .into(),
+            );
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +139,7 @@ pub enum Briefing {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySection {
-    /// `0`–`9` or `*`; `#` ends what is typed.
+    /// `0`–`9` or `*`; `#` ends what is typed. `!` is the hook, pressed for a moment.
     pub digit: char,
     /// What it does.
     pub action: KeyAction,
@@ -144,6 +184,9 @@ impl TransferSection {
             }
             attendant_sip::check_target(&target.uri)
                 .map_err(|error| format!("target '{name}': uri {error}"))?;
+            target
+                .check_keys()
+                .map_err(|error| format!("target '{name}': {error}"))?;
         }
         for (key, text, allowed) in [
             ("put_through", &self.put_through, &["target"][..]),
@@ -159,8 +202,8 @@ impl TransferSection {
                 .ok_or_else(|| format!("fax = '{fax}' is no target; {}", self.names()))?;
         }
         for (index, key) in keys.iter().enumerate() {
-            if !matches!(key.digit, '0'..='9' | '*') {
-                return Err(format!("key '{}': want 0 to 9 or *", key.digit));
+            if !matches!(key.digit, '0'..='9' | '*' | FLASH) {
+                return Err(format!("key '{}': want 0 to 9, * or ! (the hook)", key.digit));
             }
             if keys.iter().take(index).any(|other| other.digit == key.digit) {
                 return Err(format!("key '{}' is there twice", key.digit));
@@ -301,6 +344,7 @@ mod tests {
             spoken: None,
             words: vec![],
             briefing: Briefing::None,
+            keys: None,
         }
     }
 
@@ -339,6 +383,9 @@ mod tests {
                 |s| s.target[0].uri = "sip:1@h?Subject=x".into(),
                 "target 'office'",
             ),
+            (|s| s.target[0].keys = Some("1".into()), "set briefing"),
+            (|s| s.target[0].keys = Some("1,2".into()), "keys: want 1 to 32"),
+            (|s| s.target[0].keys = Some(String::new()), "keys: want 1 to 32"),
             (|s| s.target[1].name = "office".into(), "two targets"),
             (|s| s.target[1].name = " ".into(), "needs a name"),
             (|s| s.ring_s = 1, "5 to 120"),
@@ -364,6 +411,7 @@ mod tests {
                 key('1', Transfer, Some("office")),
                 key('9', Repeat, None),
                 key('*', Hangup, None),
+                key('!', Transfer, Some("workshop")),
             ])
             .unwrap();
         for (keys, want) in [

@@ -447,6 +447,13 @@ impl Engines {
         self.inner.desk.state().permit.is_idle()
     }
 
+    /// Tasks that wait for cores, by [`Engine::index`].
+    #[must_use]
+    pub fn waiting(&self) -> [usize; 3] {
+        let state = self.inner.desk.state();
+        Engine::ALL.map(|engine| state.permit.waiting(engine))
+    }
+
     /// The call has ended; its sequence is free again.
     pub fn release(&self, call: u64) {
         if let Ok(link) = self.worker(Engine::Llm).link() {

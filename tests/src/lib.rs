@@ -3,13 +3,14 @@
 //! Programs come from `ATTENDANT_BIN_DIR`, else from the build directory of the tests themselves. Missing programs or
 //! models fail a test with the command that gets them; nothing is skipped.
 
+pub mod http;
 pub mod network;
 pub mod phone;
 
 use std::{
     fs,
-    io::ErrorKind,
-    net::UdpSocket,
+    io::{ErrorKind, Read, Write},
+    net::{TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -43,6 +44,37 @@ pub struct House {
     /// The daemon.
     pub daemon: Daemon,
     dir: tempfile::TempDir,
+}
+
+/// What the local pages answer.
+#[derive(Debug)]
+pub struct Page {
+    /// Status code.
+    pub status: u16,
+    /// Status line and headers, in lower case.
+    pub head: String,
+    /// The rest.
+    pub body: String,
+}
+
+impl Page {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| self.body.clone())
+    }
+
+    /// A figure of `/metrics`; 0 when it is not there.
+    #[must_use]
+    pub fn figure(&self, series: &str) -> f64 {
+        let line = self
+            .body
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
 }
 
 impl House {
@@ -127,6 +159,27 @@ impl House {
                 output.status,
                 String::from_utf8_lossy(&output.stderr)
             )
+        })
+    }
+
+    /// What the local pages answer on a path.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn get(&self, path: &str) -> anyhow::Result<Page> {
+        let address = self.daemon.admin.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        // Version 1.0: no chunks, and the connection ends with the answer.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
+        let status = head.split_whitespace().nth(1).context("no status")?.parse()?;
+        Ok(Page {
+            status,
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
         })
     }
 
@@ -296,6 +349,41 @@ fn first_line(socket: &UdpSocket) -> anyhow::Result<Option<String>> {
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The recording of a call as its two sides, 16 kHz: the caller, the attendant. Decoded by `flac`.
+///
+/// # Errors
+/// When there is none, or `flac` cannot read it.
+pub fn exported(data_dir: &Path, call: &str) -> anyhow::Result<(Vec<i16>, Vec<i16>)> {
+    let to = tempfile::tempdir()?;
+    let (flac, raw) = (to.path().join("call.flac"), to.path().join("call.raw"));
+    let output = Command::new(program("attendant"))
+        .args(["recording", "export", call])
+        .arg(&flac)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let decoded = Command::new("flac")
+        .args([
+            "-d",
+            "-s",
+            "--force-raw-format",
+            "--endian=little",
+            "--sign=signed",
+            "-o",
+        ])
+        .args([&raw, &flac])
+        .output()
+        .context("flac: run scripts/setup.sh test")?;
+    ensure!(decoded.status.success(), "{decoded:?}");
+    let octets = fs::read(raw)?;
+    let sides = octets.chunks_exact(4).map(|both| {
+        let side = |from: usize| i16::from_le_bytes([both[from], both[from + 1]]);
+        (side(0), side(2))
+    });
+    Ok(sides.unzip())
 }
 
 /// Writes a WAV file for `attendant call --wav` beside the test's other files.

@@ -4,11 +4,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use attendant_media::g711::ulaw_encode;
 
 /// An answer comes within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// One packet of G.711.
 const PTIME: Duration = Duration::from_millis(20);
+/// Of a description.
+const DESCRIBED: &str = "Content-Type: application/sdp\r\n";
 /// µ-law silence.
 const SILENCE: u8 = 0xff;
 
@@ -33,6 +36,10 @@ pub struct Phone {
     described: SocketAddr,
     sequence: u16,
     next_packet: Instant,
+    /// From packet to packet, by our clock.
+    period: Duration,
+    /// Where the daemon last asked us to call instead: a REFER's Refer-To.
+    pub referred: Option<String>,
 }
 
 impl Phone {
@@ -41,6 +48,26 @@ impl Phone {
     /// # Errors
     /// When it is not answered with 200.
     pub fn call(daemon: &str, behind: &Behind) -> Result<Phone> {
+        let mut phone = Phone::new(daemon, behind)?;
+        let answer = phone.offer("sendrecv")?;
+        phone.talk_to(&answer)?;
+        phone.acknowledge("")?;
+        Ok(phone)
+    }
+
+    /// Calls without a description; ours goes with the ACK (a late offer, RFC 3261 §13.2.1).
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn call_late(daemon: &str) -> Result<Phone> {
+        let mut phone = Phone::new(daemon, &Behind::Nothing)?;
+        let answer = phone.request("INVITE", "", "")?;
+        phone.talk_to(&answer)?;
+        phone.acknowledge(&phone.description("sendrecv"))?;
+        Ok(phone)
+    }
+
+    fn new(daemon: &str, behind: &Behind) -> Result<Phone> {
         let sip = UdpSocket::bind("127.0.0.1:0")?;
         let rtp = UdpSocket::bind("127.0.0.1:0")?;
         rtp.set_nonblocking(true)?;
@@ -49,7 +76,7 @@ impl Phone {
             Behind::Nothing => rtp.local_addr()?,
             Behind::Nat => SocketAddr::from(([10, 255, 255, 1], 9)),
         };
-        let mut phone = Phone {
+        Ok(Phone {
             call_id: format!("phone{}", sip.local_addr()?.port()),
             sip,
             rtp,
@@ -60,23 +87,32 @@ impl Phone {
             described,
             sequence: 0,
             next_packet: Instant::now(),
-        };
-        let answer = phone.offer("sendrecv")?;
+            period: PTIME,
+            referred: None,
+        })
+    }
+
+    /// Lets our clock run fast by so many millionths.
+    pub fn run_fast(&mut self, ppm: u32) {
+        self.period = PTIME - PTIME * ppm / 1_000_000;
+    }
+
+    /// Takes over what the answer says of the other side.
+    fn talk_to(&mut self, answer: &str) -> Result<()> {
         let value = |prefix: &str| {
             answer
                 .lines()
                 .find_map(|line| line.strip_prefix(prefix))
                 .map(str::trim)
         };
-        phone.to = value("To: ").context("no To")?.to_owned();
+        self.to = value("To: ").context("no To")?.to_owned();
         let ip = value("c=IN IP4 ").context("no address")?;
         let port = value("m=audio ")
             .and_then(|m| m.split(' ').next())
             .context("no port")?;
-        phone.remote = format!("{ip}:{port}").parse()?;
-        phone.acknowledge()?;
-        phone.next_packet = Instant::now();
-        Ok(phone)
+        self.remote = format!("{ip}:{port}").parse()?;
+        self.next_packet = Instant::now();
+        Ok(())
     }
 
     /// A re-INVITE with this direction.
@@ -85,23 +121,49 @@ impl Phone {
     /// When it is not answered with 200.
     pub fn reinvite(&mut self, direction: &str) -> Result<String> {
         let answer = self.offer(direction)?;
-        self.acknowledge()?;
+        self.acknowledge("")?;
         Ok(answer)
     }
 
     fn offer(&mut self, direction: &str) -> Result<String> {
+        let sdp = self.description(direction);
+        self.request("INVITE", DESCRIBED, &sdp)
+    }
+
+    fn description(&self, direction: &str) -> String {
         let (ip, port) = (self.described.ip(), self.described.port());
-        let sdp = format!(
+        format!(
             "v=0\r\no=- 1 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 101\r\n\
              a=rtpmap:101 telephone-event/8000\r\na={direction}\r\n",
             self.cseq + 1
-        );
-        self.request("INVITE", "Content-Type: application/sdp\r\n", &sdp)
+        )
     }
 
-    fn acknowledge(&mut self) -> Result<()> {
-        let ack = self.message("ACK", self.cseq, "", "")?;
+    fn acknowledge(&mut self, sdp: &str) -> Result<()> {
+        let headers = if sdp.is_empty() { "" } else { DESCRIBED };
+        let ack = self.message("ACK", self.cseq, headers, sdp)?;
         self.sip.send_to(ack.as_bytes(), self.daemon)?;
+        Ok(())
+    }
+
+    /// Presses a key by INFO.
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn press_by_info(&mut self, key: u8) -> Result<()> {
+        let body = format!("Signal={key}\r\nDuration=160\r\n");
+        self.request("INFO", "Content-Type: application/dtmf-relay\r\n", &body)?;
+        Ok(())
+    }
+
+    /// Tells how the transfer went that we were asked for (RFC 3515 §2.4.5), in a status line.
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn tell(&mut self, status: &str) -> Result<()> {
+        let headers = "Event: refer\r\nSubscription-State: terminated;reason=noresource\r\n\
+                       Content-Type: message/sipfrag\r\n";
+        self.request("NOTIFY", headers, &format!("SIP/2.0 {status}\r\n"))?;
         Ok(())
     }
 
@@ -150,16 +212,65 @@ impl Phone {
         self.next_packet = Instant::now();
         let mut heard = Heard::default();
         while Instant::now() < until {
-            self.send_packet(
-                &[SILENCE; 160],
-                0,
-                self.sequence,
-                u32::from(self.sequence) * 160,
-                false,
-            )?;
+            self.sound(&[SILENCE; 160])?;
             self.hear(&mut heard)?;
         }
         Ok(heard)
+    }
+
+    /// Plays a sound of 8 kHz to its end, and listens meanwhile.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn play(&mut self, samples: &[i16]) -> Result<Heard> {
+        self.next_packet = Instant::now();
+        let mut heard = Heard::default();
+        for chunk in samples.chunks(160) {
+            let mut payload = [SILENCE; 160];
+            for (code, sample) in payload.iter_mut().zip(chunk) {
+                *code = ulaw_encode(*sample);
+            }
+            self.sound(&payload)?;
+            self.hear(&mut heard)?;
+        }
+        Ok(heard)
+    }
+
+    /// Waits for the daemon's REFER, takes it, and tells that it went well; the address.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn transferred(&mut self, time: Duration) -> Result<String> {
+        let until = Instant::now() + time;
+        while self.referred.is_none() && Instant::now() < until {
+            self.listen(Duration::from_millis(100))?;
+        }
+        let target = self.referred.take().context("no REFER")?;
+        self.tell("200 OK")?;
+        Ok(target)
+    }
+
+    /// Sends 100 ms of a loud tone; when it began.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn beep(&mut self) -> Result<Instant> {
+        // 500 Hz: eight samples up, eight down.
+        let mut tone = [0x10; 160];
+        for down in tone.chunks_exact_mut(16) {
+            down[8..].fill(0x90);
+        }
+        let began = Instant::now();
+        self.next_packet = began;
+        for _ in 0..5 {
+            self.sound(&tone)?;
+        }
+        Ok(began)
+    }
+
+    fn sound(&mut self, payload: &[u8; 160]) -> Result<()> {
+        let timestamp = u32::from(self.sequence) * 160;
+        self.send_packet(payload, 0, self.sequence, timestamp, false)
     }
 
     /// Presses a key: RFC 4733, 100 ms, the end three times.
@@ -193,7 +304,7 @@ impl Phone {
         // Where audio goes while nobody listens there (on hold, say) is not the caller's affair.
         let _ = self.rtp.send_to(&packet, self.remote);
         self.sequence = self.sequence.wrapping_add(1);
-        self.next_packet += PTIME;
+        self.next_packet += self.period;
         std::thread::sleep(self.next_packet.saturating_duration_since(Instant::now()));
         Ok(())
     }
@@ -210,9 +321,39 @@ impl Phone {
         }
         self.sip.set_nonblocking(true)?;
         while let Ok((length, _)) = self.sip.recv_from(&mut buffer) {
-            heard.hung_up |= buffer[..length].starts_with(b"BYE ");
+            let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let answer = match request.split(' ').next() {
+                Some("BYE") => {
+                    heard.hung_up = true;
+                    "200 OK"
+                }
+                Some("REFER") => {
+                    let target = request.lines().find_map(|line| line.strip_prefix("Refer-To: "));
+                    self.referred = target.map(str::to_owned);
+                    "202 Accepted"
+                }
+                _ => continue,
+            };
+            self.answer(&request, answer)?;
         }
         self.sip.set_nonblocking(false)?;
+        Ok(())
+    }
+
+    fn answer(&self, request: &str, status: &str) -> Result<()> {
+        let repeated: String = request
+            .lines()
+            .filter(|line| {
+                ["Via:", "From:", "To:", "Call-ID:", "CSeq:"]
+                    .iter()
+                    .any(|h| line.starts_with(h))
+            })
+            .map(|line| format!("{line}\r\n"))
+            .collect();
+        let me = self.sip.local_addr()?;
+        let answer =
+            format!("SIP/2.0 {status}\r\n{repeated}Contact: <sip:phone@{me}>\r\nContent-Length: 0\r\n\r\n");
+        self.sip.send_to(answer.as_bytes(), self.daemon)?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use attendant_store::{State, Store};
-use attendant_tests::{House, program};
+use attendant_tests::{House, exported, program};
 use serde_json::Value;
 
 const RECORDED: &str = "\n[recording]\nenabled = true\n";
@@ -26,35 +26,6 @@ fn attendant(args: &[&str], dir: &Path) -> Output {
 fn verified(dir: &Path) -> Value {
     let output = attendant(&["audit", "verify", "--json"], dir);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
-
-/// The recording of a call as two channels of 16 kHz, decoded by `flac`.
-fn exported(dir: &Path, call: &str) -> (Vec<i16>, Vec<i16>) {
-    let to = tempfile::tempdir().unwrap();
-    let (flac, raw) = (to.path().join("call.flac"), to.path().join("call.raw"));
-    let output = attendant(&["recording", "export", call, flac.to_str().unwrap()], dir);
-    assert!(output.status.success(), "{output:?}");
-    let decoded = Command::new("flac")
-        .args([
-            "-d",
-            "-s",
-            "--force-raw-format",
-            "--endian=little",
-            "--sign=signed",
-            "-o",
-        ])
-        .args([&raw, &flac])
-        .output()
-        .expect("flac: run scripts/setup.sh test");
-    assert!(decoded.status.success(), "{decoded:?}");
-    let octets = fs::read(raw).unwrap();
-    let side = |from: usize| {
-        let samples = octets
-            .chunks_exact(4)
-            .map(|both| i16::from_le_bytes([both[from], both[from + 1]]));
-        samples.collect::<Vec<i16>>()
-    };
-    (side(0), side(2))
 }
 
 /// Seconds in which somebody is to be heard.
@@ -75,7 +46,7 @@ fn a_call_leaves_a_chain_and_a_recording_of_both_sides() {
     assert_eq!(seen["recordings"], 1, "{seen}");
     assert_eq!(seen["turns"], record.turns.len(), "{seen}");
 
-    let (left, right) = exported(dir, &record.session.uuid);
+    let (left, right) = exported(dir, &record.session.uuid).unwrap();
     assert_eq!(left.len(), right.len());
     let length_ms = left.len() as u64 / 16;
     let talked_ms = record.session.duration_ms().unwrap();
@@ -139,7 +110,7 @@ fn kill_9_in_mid_call_loses_at_most_a_second() {
     drop(store);
     let seen = verified(dir);
     assert!(seen["sound"] == true && seen["open"] == 0, "{seen}");
-    let (left, right) = exported(dir, &last.uuid);
+    let (left, right) = exported(dir, &last.uuid).unwrap();
     let talked_ms = (killed_ms - last.started_at_ms.unwrap()) as u64;
     let length_ms = left.len() as u64 / 16;
     // The session is written before the call is answered: a little of `talked_ms` was ringing.

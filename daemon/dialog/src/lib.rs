@@ -3,17 +3,19 @@
 //!
 //! ```text
 //! Whisper text --heard::judge--> Speech --intent--> goodbye?
-//!                                  `--> History --messages--> LLM
-//! LLM tokens --Guard--> text --ClauseSplitter--> clause --spoken--> words for the voice
+//!                                  `--guardrails--> History --messages--> LLM
+//! LLM tokens --Guard--> text --ClauseSplitter--> clause --guardrails--> clause --spoken--> words for the voice
 //! live text  --completeness--> has the caller finished? (for the endpointer)
 //! ```
 //! Pure functions and small values: no clock, no file, no model. No business fact is in here; they come from
 //! [`Persona`].
 
 pub mod backchannel;
+pub mod cards;
 pub mod clauses;
 pub mod completeness;
 pub mod guard;
+pub mod guardrails;
 pub mod heard;
 pub mod history;
 pub mod intent;
@@ -27,6 +29,7 @@ pub use backchannel::{is_backchannel, is_mutter};
 pub use clauses::ClauseSplitter;
 pub use completeness::{Completeness, OpenReason, completeness, second_opinion, wants_second_opinion};
 pub use guard::{Guard, GuardLimits};
+pub use guardrails::{Guardrails, OutputCheck, Rules};
 pub use heard::Heard;
 pub use history::{History, Message, Role};
 pub use intent::ends_call;

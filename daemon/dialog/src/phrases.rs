@@ -149,7 +149,8 @@ impl Phrases {
     }
 }
 
-fn unknown_placeholder(text: &str) -> Option<&str> {
+/// A name in braces that stands for nothing.
+pub(crate) fn unknown_placeholder(text: &str) -> Option<&str> {
     text.split('{')
         .skip(1)
         .map(|rest| rest.split('}').next().unwrap_or(rest))

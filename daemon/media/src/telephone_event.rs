@@ -19,13 +19,15 @@ const END_PACKETS: u16 = 3;
 const GAP_PTIMES: u16 = 3;
 /// Level of the tone we claim \[-dBm0\].
 const VOLUME: u8 = 10;
+/// How the hook, pressed for a moment, stands among the digits; PBXs write it so in dial strings.
+pub const FLASH: char = '!';
 /// Digits that may wait.
 const QUEUE_DIGITS: usize = 32;
 
 /// One payload (§2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Event code; 0..=15 are the DTMF digits.
+    /// Event code; 0..=15 are the DTMF digits, 16 is the hook's flash.
     pub code: u8,
     /// The event is over.
     pub end: bool,
@@ -67,7 +69,7 @@ impl Event {
         ]
     }
 
-    /// The digit, if the code is one (§3.2: 0-9, *, #, A-D).
+    /// The digit, if the code is one (§3.2: 0-9, *, #, A-D), or [`FLASH`].
     #[must_use]
     pub fn digit(self) -> Option<char> {
         match self.code {
@@ -75,6 +77,7 @@ impl Event {
             10 => Some('*'),
             11 => Some('#'),
             12..=15 => Some(char::from(b'A' + self.code - 12)),
+            16 => Some(FLASH),
             _ => None,
         }
     }
@@ -310,6 +313,23 @@ mod tests {
                 prop_assert_eq!(&event.to_octets()[2..], &payload[2..4]);
             }
         }
+    }
+
+    #[test]
+    fn codes_are_digits_or_the_hook() {
+        let digit = |code| {
+            let (end, volume, duration) = (false, 10, 160);
+            Event {
+                code,
+                end,
+                volume,
+                duration,
+            }
+            .digit()
+        };
+        let all: String = (0..=16).filter_map(digit).collect();
+        assert_eq!(all, "0123456789*#ABCD!");
+        assert!((17..=255).all(|code| digit(code).is_none()));
     }
 
     #[test]

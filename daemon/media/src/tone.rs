@@ -162,6 +162,12 @@ impl DtmfDetector {
     }
 }
 
+/// The key whose tone fills a frame, if one does. One frame alone may be speech: see [`DtmfDetector`].
+#[must_use]
+pub fn key_in(frame: &Frame) -> Option<char> {
+    identify(&frame.samples)
+}
+
 fn identify(samples: &[i16; FRAME_SAMPLES]) -> Option<char> {
     if level::dbov(samples) < MIN_LEVEL_DBOV {
         return None;

@@ -9,7 +9,10 @@
 
 mod bits;
 pub mod flac;
+mod listen;
+pub mod packet;
 mod recording;
+mod redact;
 mod track;
 pub mod vault;
 
@@ -18,7 +21,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use listen::{Cut, cuts};
 pub use recording::{Recorded, Recording};
+pub use redact::{Muted, Side, mute, tones};
 pub use track::{Figures, Track, export, length};
 pub use vault::{End, MasterKey, Sum, repair, sum};
 
@@ -54,6 +59,9 @@ pub enum RecordError {
         /// Its length.
         octets: usize,
     },
+    /// Whoever asked for it no longer wants it: a call has begun.
+    #[error("stopped")]
+    Stopped,
     /// The system's cryptography refused: no random numbers.
     #[error("the system's cryptography does not work")]
     Crypto,

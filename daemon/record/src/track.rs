@@ -181,7 +181,7 @@ fn chunk(samples: u32, octets: &[u8]) -> Vec<u8> {
     [&samples.to_be_bytes(), octets].concat()
 }
 
-fn parts(chunk: &[u8]) -> (u32, &[u8]) {
+pub(crate) fn parts(chunk: &[u8]) -> (u32, &[u8]) {
     match chunk.split_first_chunk() {
         Some((samples, octets)) => (u32::from_be_bytes(*samples), octets),
         None => (0, &[]),

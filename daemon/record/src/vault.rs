@@ -45,14 +45,20 @@ impl MasterKey {
 
     fn of_file(&self, header: &[u8; HEADER_OCTETS]) -> Result<LessSafeKey, RecordError> {
         let (_, salt) = header.split_at(MAGIC.len());
+        let key = self.derive(salt, b"attendant recording v1")?;
+        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| RecordError::Crypto)?;
+        Ok(LessSafeKey::new(key))
+    }
+
+    /// A key for one purpose (HKDF-SHA256).
+    pub(crate) fn derive(&self, salt: &[u8], purpose: &[u8]) -> Result<[u8; 32], RecordError> {
         let derived = Salt::new(HKDF_SHA256, salt).extract(&self.0);
         let mut key = [0; 32];
         derived
-            .expand(&[b"attendant recording v1"], &AES_256_GCM)
+            .expand(&[purpose], &AES_256_GCM)
             .and_then(|okm| okm.fill(&mut key))
             .map_err(|_| RecordError::Crypto)?;
-        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| RecordError::Crypto)?;
-        Ok(LessSafeKey::new(key))
+        Ok(key)
     }
 }
 

@@ -24,7 +24,6 @@ use crate::media::Negotiated;
 use crate::ports::PortLease;
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Due, Said, SessionTimer, Terms, TooShort};
-use crate::transfer::Notified;
 
 /// Events waiting for the owner of a call; digits beyond are dropped, the rest waits [`EVENT_PATIENCE`].
 const EVENTS: usize = 64;
@@ -389,14 +388,13 @@ impl Running {
             DialogState::Confirmed(..) => self.handle_confirmed().await,
             DialogState::Updated(_, request, handle) => self.handle_offer(&request, handle).await,
             DialogState::Info(_, request, handle) => self.handle_info(&request, handle).await,
-            DialogState::Notify(_, request, handle) => {
-                let _ = handle.reply(self.handle_notify(&request)).await;
-            }
             // Nobody transfers us: whom we talk to is for the configuration to say.
             DialogState::Refer(_, _, handle) => {
                 let _ = handle.reply(StatusCode::Decline).await;
             }
-            DialogState::Publish(_, _, handle)
+            // Answered before they get here.
+            DialogState::Notify(_, _, handle)
+            | DialogState::Publish(_, _, handle)
             | DialogState::Message(_, _, handle)
             | DialogState::Options(_, _, handle) => {
                 let _ = handle.reply(StatusCode::MethodNotAllowed).await;
@@ -594,24 +592,6 @@ impl Running {
                 Key::Digit(digit) => DialogEvent::InfoDigit(digit),
                 Key::Flash => DialogEvent::Flash,
             });
-        }
-    }
-
-    /// The answer to a NOTIFY.
-    fn handle_notify(&self, request: &Request) -> StatusCode {
-        let Some(notified) = Notified::read(request) else {
-            return StatusCode::BadEvent;
-        };
-        let session = lock(&self.pump.session);
-        let heard = session
-            .referral
-            .as_ref()
-            .is_some_and(|referral| referral.try_send(notified).is_ok());
-        if heard {
-            StatusCode::OK
-        } else {
-            // RFC 6665 §4.1.3: no such subscription.
-            StatusCode::CallTransactionDoesNotExist
         }
     }
 

@@ -1,6 +1,6 @@
 //! What all tasks of one endpoint share, and where addresses come from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::call::Control;
 use crate::config::{Account, SipConfig, Transport};
 use crate::error::SipError;
 use crate::gate::Gate;
-use crate::inspector::{Early, Extras, Proxied, Realms};
+use crate::inspector::{Dialled, Early, Extras, Proxied, Realms};
 use crate::locate::Locator;
 use crate::media::{LocalMedia, SrtpPolicy};
 use crate::merging::Merging;
@@ -43,8 +43,8 @@ pub(crate) struct Core {
     pub cancel: CancellationToken,
     pub calls: Calls,
     pub merging: Merging,
-    /// Call-IDs of outgoing INVITEs under way: a BYE may overtake the library's own bookkeeping.
-    pub dialling: Mutex<HashSet<String>>,
+    /// A BYE may overtake the library's own bookkeeping.
+    pub dialled: Dialled,
 }
 
 /// Calls under way, counted from the INVITE to the end of the dialog.

@@ -31,7 +31,7 @@ use crate::redact::Redacted;
 use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Said, Terms, TooShort};
-use crate::transfer::Replaces;
+use crate::transfer::{Notified, Replaces};
 use crate::wire::SUPPORTED;
 
 /// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
@@ -269,7 +269,8 @@ pub(crate) async fn run(
 
 async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipError> {
     let Some(Dialog::Invite(mut dialog)) = find_dialog(core, &tx).await else {
-        return answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await;
+        let status = while_we_dial(core, &tx).unwrap_or(StatusCode::CallTransactionDoesNotExist);
+        return answer(tx, status, Vec::new()).await;
     };
     let state = dialog.state();
     let seen = dialog.snapshot().remote_cseq;
@@ -318,8 +319,48 @@ async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipErr
             .await
         }
         Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
-        Method::Notify | Method::Refer if state.is_confirmed() => Ok(dialog.handle(&mut tx).await?),
+        Method::Notify if state.is_confirmed() => take_notice(core, &dialog.id(), tx).await,
+        Method::Refer if state.is_confirmed() => Ok(dialog.handle(&mut tx).await?),
         _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
+    }
+}
+
+/// What the far end tells of a transfer that we asked for.
+async fn take_notice(core: &Core, id: &DialogId, tx: Transaction) -> Result<(), SipError> {
+    let Some(told) = Notified::read(&tx.original) else {
+        return answer(tx, StatusCode::BadEvent, Vec::new()).await;
+    };
+    let referral = core.calls.find(id).and_then(|control| {
+        let session = lock(&control.session);
+        session.referral.clone().filter(|referral| !referral.is_closed())
+    });
+    let Some(referral) = referral else {
+        // RFC 6665 §4.1.3: no such subscription.
+        return answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await;
+    };
+    // First: what was told may bring a BYE of ours, which must not overtake the answer.
+    answer(tx, StatusCode::OK, Vec::new()).await?;
+    // More than fit are repetitions.
+    let _ = referral.try_send(told);
+    Ok(())
+}
+
+/// The answer to a callee that asks before it answers our INVITE: the library knows no dialog then.
+fn while_we_dial(core: &Core, tx: &Transaction) -> Option<StatusCode> {
+    let id = DialogId::try_from(tx).ok()?;
+    if !lock(&core.dialled).contains(&id.call_id) {
+        return None;
+    }
+    match tx.original.method {
+        Method::Options => Some(StatusCode::OK),
+        Method::Info => Some(match info::read(&tx.original) {
+            Ok(_) => StatusCode::OK,
+            Err(()) => StatusCode::UnsupportedMediaType,
+        }),
+        Method::Update if tx.original.body.is_empty() => Some(StatusCode::OK),
+        // Our offer is not answered yet (RFC 3311 §5.2).
+        Method::Update => Some(StatusCode::RequestPending),
+        _ => None,
     }
 }
 
@@ -349,7 +390,9 @@ async fn find_dialog(core: &Core, tx: &Transaction) -> Option<Dialog> {
     }
     let id = DialogId::try_from(tx).ok()?;
     let deadline = tokio::time::Instant::now() + FILING_PATIENCE;
-    while lock(&core.dialling).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
+    // Not so what is answered alike before and after it.
+    let patient = tx.original.method != Method::Options;
+    while patient && lock(&core.dialled).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if let Some(dialog) = core.layer.get_dialog(&id) {
             return Some(dialog);

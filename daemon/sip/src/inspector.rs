@@ -30,8 +30,8 @@ pub(crate) struct EarlyTarget {
     routes: Vec<String>,
 }
 
-/// More unanswered calls than there can be.
-const MAX_EARLY: usize = 1024;
+/// Call-IDs of outgoing INVITEs under way.
+pub(crate) type Dialled = Arc<Mutex<HashSet<String>>>;
 
 #[derive(Default)]
 pub(crate) struct Inspector {
@@ -39,6 +39,7 @@ pub(crate) struct Inspector {
     pub extras: Extras,
     pub proxied: Proxied,
     pub early: Early,
+    pub dialled: Dialled,
 }
 
 impl MessageInspector for Inspector {
@@ -163,9 +164,10 @@ impl Inspector {
             .flat_map(|route| split_addresses(route.value()))
             .collect();
         routes.reverse();
-        let mut early = lock(&self.early);
-        if early.len() < MAX_EARLY || early.contains_key(id.value()) {
-            early.insert(
+        // Held until it is noted: the end of the call takes the note away. One that comes later is not kept.
+        let dialled = lock(&self.dialled);
+        if dialled.contains(id.value()) {
+            lock(&self.early).insert(
                 id.value().to_string(),
                 EarlyTarget {
                     target: contact.uri,

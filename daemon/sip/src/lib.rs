@@ -55,7 +55,7 @@ mod via;
 mod wire;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rsipstack::EndpointBuilder;
@@ -117,6 +117,17 @@ pub enum SipEvent {
         /// Where it stands.
         state: RegistrationState,
     },
+}
+
+/// What the endpoint holds at one moment. Nothing of a call is left when its transactions are over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Calls under way, from the INVITE to the end.
+    pub calls: usize,
+    /// Dialogs that the library knows.
+    pub dialogs: usize,
+    /// Transactions under way, and those kept for 64·T1 to answer retransmissions (RFC 3261 §17).
+    pub transactions: usize,
 }
 
 /// A running SIP endpoint. Dropping it stops everything without saying goodbye; see [`Sip::shutdown`].
@@ -190,11 +201,12 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
     }
 
     let inspector = Inspector::default();
-    let (realms, extras, proxied, early) = (
+    let (realms, extras, proxied, early, dialled) = (
         inspector.realms.clone(),
         inspector.extras.clone(),
         inspector.proxied.clone(),
         inspector.early.clone(),
+        inspector.dialled.clone(),
     );
     let endpoint = EndpointBuilder::new()
         .with_user_agent(&config.user_agent)
@@ -220,6 +232,7 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         extras,
         proxied,
         early,
+        dialled,
         udp: udp_addr,
         tcp: tcp_addr,
         tls: tls_addr,
@@ -227,7 +240,6 @@ pub async fn start(config: SipConfig) -> Result<(Sip, mpsc::Receiver<SipEvent>),
         cancel: cancel.clone(),
         calls: Calls::default(),
         merging: merging::Merging::default(),
-        dialling: Mutex::default(),
         config,
     });
     let (events_tx, events) = mpsc::channel(EVENTS);
@@ -360,6 +372,16 @@ impl Dialler {
     /// As [`Sip::invite`].
     pub async fn call(&self, call: Outgoing) -> Result<Established, SipError> {
         outgoing::invite(&self.core, call).await
+    }
+
+    /// What the endpoint holds now.
+    pub fn occupancy(&self) -> Occupancy {
+        let library = self.core.endpoint.get_stats();
+        Occupancy {
+            calls: self.core.calls.active(),
+            dialogs: self.core.layer.len(),
+            transactions: library.running_transactions + library.finished_transactions,
+        }
     }
 }
 

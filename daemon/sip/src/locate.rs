@@ -30,6 +30,8 @@ use crate::error::SipError;
 const FRESH: Duration = Duration::from_secs(60);
 /// How long a server that failed is tried last.
 const DOWN: Duration = Duration::from_secs(60);
+/// Longest that a server may ask to be left alone.
+const LONGEST_DOWN: Duration = Duration::from_secs(3600);
 /// Longest wait for SRV records: a box without DNS still finds `pbx.lan` in its hosts file.
 const SRV_PATIENCE: Duration = Duration::from_secs(3);
 /// Names and servers remembered at once.
@@ -236,22 +238,20 @@ impl Locator {
     fn in_order(&self, mut servers: Vec<Server>, now: Instant) -> Vec<Server> {
         let down = lock(&self.down);
         // Stable: the order among the good ones, and among the bad ones, stays.
-        servers.sort_by_key(|server| {
-            down.get(&server.addr)
-                .is_some_and(|since| now.saturating_duration_since(*since) < DOWN)
-        });
+        servers.sort_by_key(|server| down.get(&server.addr).is_some_and(|until| now < *until));
         servers
     }
 
-    /// `addr` did not answer, or said that it cannot: it is tried last for a while.
-    pub fn failed(&self, addr: SocketAddr) {
+    /// `addr` did not answer, or said that it cannot: it is tried last for a while, or for as long as it said
+    /// (Retry-After, RFC 3261 §20.33).
+    pub fn failed(&self, addr: SocketAddr, said: Option<Duration>) {
         let now = Instant::now();
         let mut down = lock(&self.down);
         if down.len() >= MAX_KNOWN {
-            down.retain(|_, since| now.saturating_duration_since(*since) < DOWN);
+            down.retain(|_, until| now < *until);
         }
         if down.len() < MAX_KNOWN {
-            down.insert(addr, now);
+            down.insert(addr, now + said.unwrap_or(DOWN).min(LONGEST_DOWN));
         }
     }
 
@@ -367,7 +367,7 @@ mod tests {
     async fn a_server_that_failed_is_tried_last_until_it_answers() {
         let locator = Locator::new(Some(book()));
         let first: SocketAddr = "192.0.2.1:5060".parse().unwrap();
-        locator.failed(first);
+        locator.failed(first, None);
         assert_eq!(
             addrs(&locator, "sip:1@example").await,
             ["192.0.2.2:5070 UDP", "192.0.2.1:5060 UDP"]
@@ -378,17 +378,27 @@ mod tests {
             ["192.0.2.1:5060 UDP", "192.0.2.2:5070 UDP"]
         );
         // Alone, it is still tried.
-        locator.failed("192.0.2.9:5060".parse().unwrap());
+        locator.failed("192.0.2.9:5060".parse().unwrap(), None);
         assert_eq!(
             addrs(&locator, "sip:1@plain.example").await,
             ["192.0.2.9:5060 UDP"]
         );
         // After its minute it is the first again.
-        lock(&locator.down).insert(first, Instant::now() - DOWN);
+        lock(&locator.down).insert(first, Instant::now());
         assert_eq!(
             addrs(&locator, "sip:1@example").await.first().unwrap(),
             "192.0.2.1:5060 UDP"
         );
+        // What it said itself counts, within bounds.
+        for (said_s, least_s, most_s) in [(5, 0, 5), (120, 61, 120), (1_000_000, 3_599, 3_600)] {
+            locator.failed(first, Some(Duration::from_secs(said_s)));
+            let until = *lock(&locator.down).get(&first).unwrap();
+            let left = until.saturating_duration_since(Instant::now()).as_secs();
+            assert!(
+                (least_s..=most_s).contains(&left),
+                "{said_s} s said, {left} s left"
+            );
+        }
     }
 
     #[tokio::test]
@@ -412,7 +422,7 @@ mod tests {
         for n in 0..2 * u16::try_from(MAX_KNOWN).unwrap() {
             let uri = format!("sip:1@plain.example:{}", 1000 + n);
             assert_eq!(addrs(&locator, &uri).await.len(), 1);
-            locator.failed(SocketAddr::new([10, 0, 0, 1].into(), n));
+            locator.failed(SocketAddr::new([10, 0, 0, 1].into(), n), None);
         }
         assert!(lock(&locator.known).len() <= MAX_KNOWN);
         assert!(lock(&locator.down).len() <= MAX_KNOWN);

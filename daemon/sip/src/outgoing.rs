@@ -15,7 +15,7 @@ use rsipstack::transport::SipAddr;
 use tokio::sync::mpsc;
 
 use crate::call::{DialogHandle, Established, Pump, refused};
-use crate::change::Session;
+use crate::change::{Session, retry_after};
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
@@ -39,8 +39,9 @@ struct Dialling<'a>(&'a Core, String);
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
+        // In this order: what comes between them is not noted.
+        lock(&self.0.dialled).remove(&self.1);
         lock(&self.0.early).remove(&self.1);
-        lock(&self.0.dialling).remove(&self.1);
     }
 }
 
@@ -86,6 +87,8 @@ enum Tried {
     Final(SipError),
     /// Another server may do better (RFC 3263 §4.3).
     Next(SipError),
+    /// The same; and this one said for how long it cannot.
+    Later(SipError, Duration),
 }
 
 impl From<SipError> for Tried {
@@ -122,20 +125,20 @@ pub(crate) async fn invite(core: &Arc<Core>, call: Outgoing) -> Result<Establish
     let mut outcome = SipError::Gone;
     for (tried, server) in servers.iter().enumerate() {
         let more = tried + 1 < servers.len();
-        match attempt.run(*server, more).await {
+        let (error, said) = match attempt.run(*server, more).await {
             Ok(established) => {
                 core.locator.works(server.addr);
                 return Ok(established);
             }
             Err(Tried::Final(error)) => return Err(error),
-            Err(Tried::Next(error)) => {
-                core.locator.failed(server.addr);
-                if more {
-                    tracing::info!(%error, "a server did not take our call; trying the next");
-                }
-                outcome = error;
-            }
+            Err(Tried::Next(error)) => (error, None),
+            Err(Tried::Later(error, said)) => (error, Some(said)),
+        };
+        core.locator.failed(server.addr, said);
+        if more {
+            tracing::info!(%error, "a server did not take our call; trying the next");
         }
+        outcome = error;
     }
     Err(outcome)
 }
@@ -160,7 +163,7 @@ impl Attempt<'_> {
         let mut local = core.local_media(ip, sockets.rtp.local_addr()?.port())?;
         let offer = local.offer(Direction::SendRecv).to_string();
         let call_id = format!("{:032x}@{}", rand::random::<u128>(), local.ip);
-        lock(&core.dialling).insert(call_id.clone());
+        lock(&core.dialled).insert(call_id.clone());
         let _dialling = Dialling(core, call_id.clone());
         let mut timers = core.config.timers;
         let (dialog, mut early, response) = loop {
@@ -177,7 +180,13 @@ impl Attempt<'_> {
                     }
                     timers.min_s = least_s;
                 }
-                503 => return Err(Tried::Next(refused(&response.status_code))),
+                503 => {
+                    let error = refused(&response.status_code);
+                    return Err(match retry_after(&response) {
+                        Some(said) => Tried::Later(error, said),
+                        None => Tried::Next(error),
+                    });
+                }
                 _ => return Err(Tried::Final(refused(&response.status_code))),
             }
         };

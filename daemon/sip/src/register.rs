@@ -212,7 +212,7 @@ impl Task {
             match outcome {
                 // Not the 423, which is answered at once.
                 Outcome::Failed { retry_after, .. } if retry_after.is_none_or(|wait| wait >= MIN_BACKOFF) => {
-                    self.core.locator.failed(server.addr);
+                    self.core.locator.failed(server.addr, retry_after);
                 }
                 _ => {
                     self.core.locator.works(server.addr);

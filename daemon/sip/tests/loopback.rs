@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use attendant_sip::{Codec, DialogEvent, MediaOffer, Refusal, SipConfig, SipError, Transport, start};
+use attendant_sip::{
+    Codec, DialogEvent, MediaOffer, Occupancy, Refusal, SipConfig, SipError, Transport, start,
+};
 use common::{Line, SOON, config, next, peer};
 use tokio::time::timeout;
 
@@ -253,17 +255,60 @@ async fn a_port_in_use_is_named() {
 
 #[tokio::test]
 async fn many_calls_leave_nothing_behind() {
-    let mut callee = Line::answering("127.0.0.36", "127.0.0.37").await;
-    let caller = Line::calling("127.0.0.37").await;
+    // A round trip short enough for 64·T1 to pass in a test.
+    let quick = |ip| SipConfig {
+        peers: vec![peer("127.0.0.0/8")],
+        t1: Duration::from_millis(20),
+        ..config(ip, false)
+    };
+    let mut callee = Line::start(quick("127.0.0.36")).await;
+    let caller = Line::start(quick("127.0.0.37")).await;
     let uri = callee.uri(Transport::Udp);
-    for _ in 0..50 {
-        let (placed, taken) = tokio::join!(caller.sip.invite(&uri, None), async {
-            callee.incoming().await.answer().await
-        });
-        let (placed, taken) = (placed.unwrap(), taken.unwrap());
-        placed.handle.bye().await.unwrap();
-        timeout(SOON, taken.handle.ended()).await.unwrap();
+    for n in 0..60 {
+        let invite = caller.sip.invite(&uri, None);
+        match n % 6 {
+            0 => {
+                let (placed, ()) = tokio::join!(invite, async {
+                    callee.incoming().await.refuse(Refusal::Busy).await.unwrap();
+                });
+                placed.unwrap_err();
+            }
+            // Who rings is given up.
+            1 => {
+                let call = {
+                    tokio::pin!(invite);
+                    let call = tokio::select! {
+                        _ = &mut invite => panic!("nobody answered"),
+                        call = callee.incoming() => call,
+                    };
+                    call.ringing().await;
+                    let _ = timeout(Duration::from_millis(50), &mut invite).await;
+                    call
+                };
+                timeout(SOON, call.cancelled()).await.expect("CANCEL in time");
+            }
+            _ => {
+                let (placed, taken) = tokio::join!(invite, async { callee.incoming().await.answer().await });
+                let (placed, taken) = (placed.unwrap().handle, taken.unwrap().handle);
+                let (first, other) = if n % 2 == 0 {
+                    (&placed, &taken)
+                } else {
+                    (&taken, &placed)
+                };
+                first.bye().await.unwrap();
+                timeout(SOON, other.ended()).await.unwrap();
+            }
+        }
     }
-    caller.idle().await;
-    callee.idle().await;
+    for line in [&caller, &callee] {
+        line.idle().await;
+        let line = line.sip.dialler();
+        let forgotten = async {
+            while line.occupancy() != Occupancy::default() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let forgotten = timeout(2 * SOON, forgotten).await;
+        assert!(forgotten.is_ok(), "{:?}", line.occupancy());
+    }
 }

@@ -2,31 +2,24 @@
 //!
 //! ```text
 //! briefing none:    REFER ──> progress ──> Answered | Failed
-//! header, spoken:   call the target ──> brief ──> REFER with Replaces ──> Answered | Failed
+//! header:           call the target ──> keys ──────────────────────────> REFER with Replaces ──> Answered | Failed
+//! spoken:           call the target ──> keys ──> who answers? ──> brief ──^
 //! ```
 //! One task per handoff. Dropping it takes back what has not been accepted: the call to the target is cancelled or hung up.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use attendant_dialog::spoken;
-use attendant_models::client::{Priority, SpeakRequest};
-use attendant_rt::LegConfig;
-use attendant_sip::{DialogEvent, DialogHandle, Established, Outgoing, SipError, TransferProgress};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior},
-};
+use attendant_sip::{DialogHandle, SipError, TransferProgress};
+use tokio::sync::mpsc;
 
-use super::mouth::{Clip, Mouth};
-use super::{Aborting, House, TICK};
-use crate::transfer::{Briefing, Target};
+use super::consultation::{self, NotBriefed};
+use super::{Aborting, House};
+use crate::transfer::{Briefing, OnMachine, Target};
 
 /// Reports that may wait: each comes once.
-const REPORTS: usize = 8;
-/// Longest a briefing may take to be synthesised; without it the target is connected unprepared.
-const SPEAK: Duration = Duration::from_secs(8);
-/// Longest a briefing may last.
-const LONGEST_BRIEFING: Duration = Duration::from_secs(30);
+pub(super) const REPORTS: usize = 8;
+/// Longest a PBX may take beyond the ringing to tell how a transfer went.
+const TELL: Duration = Duration::from_secs(8);
 /// "It is still ringing" comes this often.
 pub const STILL_RINGING: Duration = Duration::from_secs(12);
 
@@ -35,6 +28,8 @@ pub const STILL_RINGING: Duration = Duration::from_secs(12);
 pub enum Report {
     /// It rings there.
     Ringing,
+    /// The target's line was answered, and by what.
+    Heard(&'static str),
     /// The caller is with the target.
     Answered,
     /// Not put through; why, for the record.
@@ -61,6 +56,8 @@ pub struct Job {
     pub target: Target,
     /// What the target is told.
     pub briefing: String,
+    /// What becomes of the caller when a machine answers.
+    pub machine: OnMachine,
     /// How long it may ring.
     pub ring: Duration,
 }
@@ -105,25 +102,22 @@ pub async fn next_report(handoff: &mut Option<Handoff>) -> Report {
 async fn run(house: &House, job: &Job, reports: &mpsc::Sender<Report>) -> Result<(), String> {
     if job.target.briefing == Briefing::None {
         let progress = job.caller.refer(&job.target.uri).await.map_err(reason)?;
-        let ring = tokio::time::timeout(job.ring + SPEAK, follow(progress, reports));
+        let ring = tokio::time::timeout(job.ring + TELL, follow(progress, reports));
         return ring
             .await
             .unwrap_or_else(|_| Err("nothing was heard of the transfer in time".into()));
     }
-    let mut consultation = consult(house, job, reports).await.map_err(reason)?;
-    if job.target.briefing == Briefing::Spoken
-        && let Err(error) = brief(house, job, &mut consultation).await
-    {
-        tracing::warn!(call = job.call, %error, "whoever takes over could not be briefed");
-        if consultation.handle.is_over() {
-            return Err("the target hung up".into());
+    let mut call = consultation::call(house, job, reports).await.map_err(reason)?;
+    match consultation::prepare(house, job, &mut call, reports).await {
+        Ok(()) => {}
+        // Dropping the call hangs up there.
+        Err(NotBriefed::Nobody(answer)) => return Err(format!("heard there: {}", answer.name())),
+        Err(NotBriefed::HungUp) => return Err("the target hung up".into()),
+        Err(NotBriefed::Trouble(error)) => {
+            tracing::warn!(call = job.call, error, "whoever takes over could not be briefed");
         }
     }
-    let progress = job
-        .caller
-        .refer_to_call(&consultation.handle)
-        .await
-        .map_err(reason)?;
+    let progress = job.caller.refer_to_call(&call.handle).await.map_err(reason)?;
     // Dropping the consultation then ends what the target's telephone has not.
     follow(progress, reports).await
 }
@@ -144,79 +138,6 @@ async fn follow(
         }
     }
     Err("nothing was heard of the transfer".into())
-}
-
-/// Calls the target while the caller waits.
-async fn consult(house: &House, job: &Job, reports: &mpsc::Sender<Report>) -> Result<Established, SipError> {
-    let (progress_in, mut progress) = mpsc::channel(REPORTS);
-    let call = house.dialler.call(Outgoing {
-        subject: Some(job.briefing.clone()),
-        ring: job.ring,
-        progress: Some(progress_in),
-        ..Outgoing::to(&job.target.uri)
-    });
-    tokio::pin!(call);
-    loop {
-        tokio::select! {
-            answered = &mut call => return answered,
-            Some(step) = progress.recv() => if step == TransferProgress::Ringing {
-                let _ = reports.try_send(Report::Ringing);
-            },
-        }
-    }
-}
-
-/// Tells whoever answered what it is about.
-async fn brief(house: &House, job: &Job, consultation: &mut Established) -> Result<(), String> {
-    let request = SpeakRequest {
-        call: job.call,
-        turn: 0,
-        deadline: SPEAK,
-        text: spoken(&job.briefing),
-        speed: 1.0,
-        priority: Priority::Live,
-    };
-    let speech = house.engines.speak(request).await;
-    let pcm = speech.map_err(|error| error.to_string())?.pcm;
-    let socket = consultation.socket.try_clone();
-    let reports = consultation.rtcp_socket.try_clone();
-    let leg = house.rt.add_leg(LegConfig {
-        socket: socket.map_err(|error| error.to_string())?,
-        rtcp_socket: Some(reports.map_err(|error| error.to_string())?),
-        stream: consultation.media.stream,
-        symmetric: true,
-        ssrc: rand::random(),
-    });
-    let mut leg = leg.map_err(|error| error.to_string())?;
-    let mut mouth = Mouth::default();
-    mouth.say(Clip {
-        attempt: None,
-        text: job.briefing.clone(),
-        pcm: Arc::new(pcm),
-    });
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let until = Instant::now() + LONGEST_BRIEFING;
-    while Instant::now() < until {
-        tokio::select! {
-            _ = tick.tick() => {
-                // What is said there is for nobody's ears.
-                while leg.rx.pop().is_ok() {}
-                let played = leg.control.played();
-                mouth.pump(&mut leg.tx, played);
-                if !mouth.playing(played) {
-                    return Ok(());
-                }
-            }
-            event = consultation.events.recv() => if matches!(
-                event,
-                None | Some(DialogEvent::Bye | DialogEvent::Failed(_))
-            ) {
-                return Err("hung up".into());
-            },
-        }
-    }
-    Ok(())
 }
 
 /// An error for the record: no address in it.

@@ -38,6 +38,7 @@ impl Call {
             attempt.utterance_ms = audio_ms;
         }
         let (engines, events) = (self.house.engines.clone(), self.events_in.clone());
+        let metrics = self.house.metrics.clone();
         // After a question, "yes" is an answer.
         let into_reply = self
             .mouth
@@ -76,6 +77,7 @@ impl Call {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a transcription failed");
+                    metrics.engine_error("transcript", &error);
                     // The next try should find the engine back.
                     let _ = engines.ready(STT_DEADLINE).await;
                     Judged::wordless(Hearing::Failed)
@@ -134,7 +136,7 @@ impl Call {
     }
 
     pub(super) fn think(&mut self, id: AttemptId, speculative: bool) {
-        if let Some((text, then)) = self.attempts.get(&id).and_then(|a| self.canned(a)) {
+        if let Some((text, then)) = self.without_model(id) {
             return self.reply_canned(id, text, then);
         }
         let Some(attempt) = self.attempts.get_mut(&id) else {
@@ -156,6 +158,8 @@ impl Call {
             score_ending: attempt.verdict.is_some(),
             retry: std::mem::replace(&mut attempt.thought, true),
             persona: self.house.config.business.clone(),
+            rules: self.house.rules.clone(),
+            phrases: self.house.phrases.clone(),
         };
         attempt.task = Some(Aborting(tokio::spawn(reply::run(
             self.house.engines.clone(),
@@ -179,7 +183,7 @@ impl Call {
     }
 }
 
-fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
+pub(crate) fn chat_message(message: attendant_dialog::Message) -> ChatMessage {
     let role = match message.role {
         attendant_dialog::Role::System => Role::System,
         attendant_dialog::Role::User => Role::User,

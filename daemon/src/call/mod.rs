@@ -13,15 +13,19 @@
 //! The actor owns everything of the call; it ticks every 10 ms, so that no frame waits longer. Engines work in tasks of
 //! their own, which report by a bounded channel and are cancelled by being dropped.
 
+mod consultation;
 mod ears;
 mod echo;
+pub mod guardrail;
 mod handoff;
 mod hearing;
 pub mod judge;
+pub mod leg;
+pub mod mailbox;
 mod mouth;
 mod putting_through;
 mod quality;
-mod recorder;
+pub(crate) mod recorder;
 pub mod reply;
 
 use std::{
@@ -33,8 +37,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attendant_dialog::History;
-use attendant_media::progress::{Fax, FaxDetector};
+use attendant_dialog::{History, Rules, guardrails::Hit};
+use attendant_media::progress::{ExchangeDetector, Fax, FaxDetector};
 use attendant_models::client::Engines;
 use attendant_rt::{Leg, Rt};
 use attendant_sip::{Dialler, DialogEvent, DialogHandle, Established};
@@ -44,13 +48,18 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
     config::Config,
+    menu,
+    metrics::Metrics,
     phrases::PhraseBook,
     switchboard::{Listed, Request, Switchboard},
 };
 use ears::Ears;
 use echo::EchoCanceller;
+pub use guardrail::left_out;
 use handoff::{Handoff, Report};
+pub(crate) use hearing::chat_message;
 use mouth::{Clip, Mouth};
+pub use recorder::PromptInForce;
 use recorder::Recorder;
 use reply::{ClauseTimes, Event};
 
@@ -83,6 +92,12 @@ pub struct House {
     pub phrases: Arc<PhraseBook>,
     /// SHA-256 of the system prompt in force.
     pub prompt_sha256: Arc<str>,
+    /// That prompt, for the record of what guardrails held under it.
+    pub prompt: PromptInForce,
+    /// What does not reach the model, and what of its words is not spoken.
+    pub rules: Arc<Rules>,
+    /// Figures for monitoring.
+    pub metrics: Arc<Metrics>,
     /// Calls in progress.
     pub active: Arc<AtomicUsize>,
     /// Times the voice ran out in mid-clause, over all calls that have ended.
@@ -103,6 +118,8 @@ struct Attempt {
     keys: Option<String>,
     /// What follows when the reply has been heard to its end.
     then: Option<Then>,
+    /// Guardrails that held, and what was done.
+    held: Vec<(Hit, guardrail::Done)>,
     /// What the words alone say about whether they are all; where the language model may know better.
     verdict: Option<attendant_dialog::Completeness>,
     committed: bool,
@@ -186,6 +203,7 @@ pub struct Call {
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
     recorder: Recorder,
+    answered: Instant,
     /// The language model reads the history.
     reading: Option<Aborting>,
     /// The utterance so far is being transcribed.
@@ -196,6 +214,7 @@ pub struct Call {
     /// Since when sound is expected: not while we are on hold, or the caller is being put through.
     listening_since: Instant,
     fax: FaxDetector,
+    exchange: ExchangeDetector,
     /// The caller's dialog.
     dialog: Option<DialogHandle>,
     /// The caller is being put through.
@@ -227,13 +246,20 @@ impl Call {
             history: History::new(HISTORY_CHARS),
             events,
             events_in,
-            recorder: Recorder::new(house.store.clone(), session, &house.config.recording),
+            recorder: Recorder::new(
+                house.store.clone(),
+                session,
+                &house.config.recording,
+                house.prompt.clone(),
+            ),
+            answered: Instant::now(),
             reading: None,
             partial: None,
             partial_to: 0,
             held: false,
             listening_since: Instant::now(),
             fax: FaxDetector::default(),
+            exchange: ExchangeDetector::default(),
             dialog: None,
             handoff: None,
             requests,
@@ -276,6 +302,7 @@ impl Call {
         self.close_open_turn();
         let stats = self.leg.control.stats();
         self.house.underruns.fetch_add(stats.underruns, Ordering::Relaxed);
+        self.house.metrics.call(outcome, self.answered.elapsed(), &stats);
         let agreed = dialog.media.stream;
         let quality = quality::describe(&stats, agreed.codec, agreed.srtp.is_some());
         self.recorder.event(EventKind::LineQuality, Some(&quality));
@@ -308,16 +335,24 @@ impl Call {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
-        // Who is being put through waits: music on hold is no speech, and silence no absence.
+        // Who is being put through waits: music on hold is no speech, and silence no absence. Nor is the music that
+        // a caller who puts us on hold lets us hear.
         let waits = self.handoff.is_some();
         while let Ok(rx) = self.leg.rx.pop() {
             self.recorder.frame(&rx);
             let (frame, voice) = self.canceller.hear(&rx);
             self.ears.push(&frame);
+            let deaf = waits || self.held;
             self.machine
-                .handle_frame(if waits { NO_VOICE } else { voice }, now);
+                .handle_frame(if deaf { NO_VOICE } else { voice }, now);
             if self.fax.push(&frame) == Some(Fax::Calling) {
                 self.on_fax();
+            }
+            // As the line brings it: what the canceller leaves of a tone beside our voice has no rhythm.
+            if !self.held
+                && let Some(tone) = self.exchange.push(&rx.frame)
+            {
+                self.on_tone(tone);
             }
             if let Some(digit) = rx.digit {
                 self.on_digit(digit);
@@ -362,12 +397,13 @@ impl Call {
             }
             Some(DialogEvent::Hold(held)) => {
                 self.held = held;
+                self.exchange = ExchangeDetector::default();
                 self.leg.control.hold(held);
                 self.recorder
                     .event(if held { EventKind::Hold } else { EventKind::Resume }, None);
             }
             Some(DialogEvent::InfoDigit(digit)) => self.on_digit(digit),
-            Some(DialogEvent::Flash) => self.recorder.event(EventKind::Flash, None),
+            Some(DialogEvent::Flash) => self.on_flash(),
             Some(DialogEvent::Replaced) => self.recorder.event(EventKind::Replaced, None),
             // A PBX may take the caller along without a word.
             Some(DialogEvent::Bye) | None if self.handoff.is_some() => {
@@ -432,6 +468,11 @@ impl Call {
                 }
                 self.machine.handle_reply(id, ReplyProgress::Clause, now);
             }
+            Event::Held { id, hit } => {
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.held.push((hit, guardrail::Done::Replaced));
+                }
+            }
             Event::ReplyDone { id, stats } => {
                 if let Some(attempt) = self.attempts.get_mut(&id) {
                     attempt.llm_total_ms = Some(stats.compute_ms);
@@ -440,6 +481,7 @@ impl Call {
             }
             Event::ReplyFailed { id, error } => {
                 tracing::warn!(call = self.id, %error, "a reply broke off");
+                self.house.metrics.engine_error("reply", &error);
                 self.recorder
                     .event(EventKind::EngineDown, Some(&error.to_string()));
                 if let Some(attempt) = self.attempts.get_mut(&id) {
@@ -462,7 +504,7 @@ impl Call {
                     voiced_frames,
                 } => self.transcribe(id, from, to, voiced_frames),
                 Action::Keyed { id, digits } => {
-                    let text = format!("(typed on the keypad: {digits})");
+                    let text = menu::typed(&digits);
                     let attempt = self.attempts.entry(id).or_default();
                     attempt.text = text;
                     attempt.keys = Some(digits);
@@ -470,9 +512,7 @@ impl Call {
                 }
                 Action::Think { id, speculative } => self.think(id, speculative),
                 Action::Commit { id } => self.commit(id),
-                Action::Drop { id } => {
-                    self.attempts.remove(&id);
-                }
+                Action::Drop { id } => self.drop_attempt(id),
                 Action::Say(phrase) => self.say(phrase),
                 Action::Pause => self.pause(),
                 Action::Resume => self.resume(),
@@ -557,7 +597,7 @@ impl Call {
         self.mouth.forget(id);
         let interrupted = heard.is_some();
         let said = heard.clone().unwrap_or_else(|| attempt.reply.clone());
-        self.history.push_caller(&attempt.text);
+        self.history.push_caller(guardrail::for_the_model(&attempt));
         self.history.push_reply(&said);
         self.prefill_history();
         let speech_end = attempt.speech_end();
@@ -576,7 +616,9 @@ impl Call {
             response_ms: since_end(attempt.first_audio_at),
             ..TurnLatencies::default()
         };
-        self.recorder.turn(NewTurn {
+        self.house.metrics.turn(&latencies, interrupted);
+        let held = self.held_in(&attempt);
+        let turn = NewTurn {
             at_ms: crate::clock::unix_ms_at(speech_end),
             caller_text: attempt.text.clone(),
             reply_text: attempt.reply.clone(),
@@ -585,7 +627,8 @@ impl Call {
             interrupted,
             prompt_sha256: Some(self.house.prompt_sha256.to_string()),
             latencies,
-        });
+        };
+        self.recorder.turn(turn, held);
     }
 
     /// The call ends while a reply is being spoken or prepared: what was said and heard of it is kept.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use attendant_media::progress::Progress;
 use attendant_store::{EventKind, Outcome};
 use attendant_turn::{AttemptId, Completeness, Phrase};
 
@@ -10,13 +11,41 @@ use super::handoff::{self, Handoff, Job, Report};
 use super::mouth::Clip;
 use super::{Aborting, Attempt, Call, Then, reply};
 use crate::switchboard::{Request, TransferRefused};
-use crate::transfer::KeyAction;
+use crate::transfer::{FLASH, KeyAction};
 
 impl Call {
     pub(super) fn on_digit(&mut self, digit: char) {
+        if digit == FLASH {
+            return self.on_flash();
+        }
         self.recorder.event(EventKind::Dtmf, None);
         if self.handoff.is_none() {
             self.machine.handle_digit(digit, Instant::now());
+        }
+    }
+
+    /// The hook was pressed: a key like others, where it has a meaning, and complete at once.
+    pub(super) fn on_flash(&mut self) {
+        self.recorder.event(EventKind::Flash, None);
+        if self.handoff.is_none() && self.house.config.keys.iter().any(|key| key.digit == FLASH) {
+            let now = Instant::now();
+            self.machine.handle_digit(FLASH, now);
+            self.machine.handle_digit('#', now);
+        }
+    }
+
+    /// The exchange plays a tone into the call. But for ringing, nobody is there any more: on analog trunks, and behind
+    /// some PBXs, that is how a caller hangs up.
+    pub(super) fn on_tone(&mut self, tone: Progress) {
+        let (name, over) = match tone {
+            Progress::Busy => ("busy", true),
+            Progress::Congestion => ("congestion", true),
+            Progress::Dial => ("dial tone", true),
+            Progress::Ringback => ("ringing", false),
+        };
+        self.recorder.event(EventKind::Tone, Some(name));
+        if over {
+            self.outcome = Some((Outcome::Completed, "caller hung up: the line gave a tone"));
         }
     }
 
@@ -60,6 +89,7 @@ impl Call {
             call: self.id,
             caller,
             briefing: section.briefing(index, persona, said),
+            machine: section.machine,
             ring: Duration::from_secs(u64::from(section.ring_s)),
             target,
         };
@@ -83,6 +113,7 @@ impl Call {
                     self.recorder.event(EventKind::TransferRinging, None);
                 }
             }
+            Report::Heard(what) => self.recorder.event(EventKind::Answered, Some(what)),
             Report::Answered => {
                 self.handoff = None;
                 self.recorder.event(EventKind::TransferAnswered, None);
@@ -136,8 +167,11 @@ impl Call {
         let key = match &attempt.keys {
             Some(keys) => {
                 let mut digits = keys.chars();
-                let digit = digits.next().filter(|_| digits.next().is_none())?;
-                Some(config.keys.iter().find(|key| key.digit == digit)?)
+                let key = digits.next().filter(|_| digits.next().is_none());
+                match key.and_then(|digit| config.keys.iter().find(|key| key.digit == digit)) {
+                    Some(key) => Some(key),
+                    None => return config.menu.read_back(keys).map(|text| (text, None)),
+                }
             }
             None => None,
         };

@@ -4,10 +4,13 @@
 //! is counted and logged: a caller must not wait for a disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use attendant_rt::RxFrame;
-use attendant_store::{EventKind, NewTurn, Outcome, SessionKey, Store};
+use attendant_store::{
+    EventKind, NewGuardrail, NewTurn, Outcome, PromptText, SessionId, SessionKey, Store, StoreError,
+    TurnNumber,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{clock, config::RecordingSection, recording::CallRecording};
@@ -15,8 +18,40 @@ use crate::{clock, config::RecordingSection, recording::CallRecording};
 /// Entries that may wait for the disk: minutes of conversation.
 const QUEUE: usize = 256;
 
+/// The prompt in force. Turns name it by its hash; its text is written down when a guardrail first holds under it.
+#[derive(Debug, Clone)]
+pub struct PromptInForce {
+    text: Arc<str>,
+    written: Arc<AtomicBool>,
+}
+
+impl PromptInForce {
+    /// This text, not written down yet.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            written: Arc::default(),
+        }
+    }
+
+    /// Writes down what held; with it, the first time, this whole text.
+    pub fn note(&self, store: &Store, session: SessionId, turn: Option<TurnNumber>, held: &NewGuardrail) {
+        let first = !self.written.swap(true, Ordering::AcqRel);
+        let text = if first {
+            PromptText::Whole
+        } else {
+            PromptText::Known
+        };
+        let written = store.record_guardrail(session, turn, held, &self.text, text, clock::unix_ms());
+        if told(written).is_none() && first {
+            self.written.store(false, Ordering::Release);
+        }
+    }
+}
+
 enum Entry {
-    Turn(Box<NewTurn>),
+    Turn(Box<NewTurn>, Vec<NewGuardrail>),
     Event(EventKind, Option<String>, i64),
 }
 
@@ -32,19 +67,21 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder for a session in progress; it records the sound, too, where that is wanted.
-    pub fn new(store: Store, session: SessionKey, sound: &RecordingSection) -> Self {
+    pub fn new(store: Store, session: SessionKey, sound: &RecordingSection, prompt: PromptInForce) -> Self {
         let (entries, mut queue) = mpsc::channel(QUEUE);
         let (writer_store, id) = (store.clone(), session.id);
         let writer = tokio::task::spawn_blocking(move || {
             while let Some(entry) = queue.blocking_recv() {
-                let result = match entry {
-                    Entry::Turn(turn) => writer_store.append_turn(id, &turn).map(|_| ()),
-                    Entry::Event(kind, detail, at) => {
-                        writer_store.record_event(id, kind, detail.as_deref(), at)
+                match entry {
+                    Entry::Turn(turn, held) => {
+                        let number = told(writer_store.append_turn(id, &turn));
+                        for one in &held {
+                            prompt.note(&writer_store, id, number, one);
+                        }
                     }
-                };
-                if let Err(error) = result {
-                    tracing::error!(%error, "the record could not be written");
+                    Entry::Event(kind, detail, at) => {
+                        told(writer_store.record_event(id, kind, detail.as_deref(), at));
+                    }
                 }
             }
         });
@@ -70,9 +107,9 @@ impl Recorder {
         }
     }
 
-    /// Writes a turn.
-    pub fn turn(&self, turn: NewTurn) {
-        self.push(Entry::Turn(Box::new(turn)));
+    /// Writes a turn, and which guardrails held in it.
+    pub fn turn(&self, turn: NewTurn, held: Vec<NewGuardrail>) {
+        self.push(Entry::Turn(Box::new(turn), held));
     }
 
     fn push(&self, entry: Entry) {
@@ -104,4 +141,10 @@ impl Recorder {
             Err(error) => tracing::error!(%error, "the recorder failed"),
         }
     }
+}
+
+fn told<T>(result: Result<T, StoreError>) -> Option<T> {
+    result
+        .inspect_err(|error| tracing::error!(%error, "the record could not be written"))
+        .ok()
 }

@@ -1,9 +1,11 @@
 //! The reply pipeline of one attempt: language model → clauses → spoken form → voice.
 //!
 //! ```text
-//!  LLM tokens ──> guard, clause splitter ──clauses (8)──> spoken form ──> TTS ──> Event::Clause
+//!  LLM tokens ──> guard, clause splitter ──> guardrails ──clauses (8)──> spoken form ──> TTS ──> Event::Clause
+//!                                                └─ a hit: a sentence of the house in place of the rest
 //! ```
 //!
+//! No clause gets to the voice unchecked, so that none can be played, whether it was written ahead of time or not.
 //! The two halves run side by side: while a clause is spoken into its buffer, the next one is being written.
 //! Ends in exactly one of [`Event::ReplyDone`] and [`Event::ReplyFailed`]; dropping the task cancels both engines.
 
@@ -12,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attendant_dialog::{ClauseSplitter, Guard, GuardLimits, Persona, spoken};
+use attendant_dialog::{
+    ClauseSplitter, Guard, GuardLimits, OutputCheck, Persona, Rules,
+    guardrails::{Category, Hit},
+    spoken,
+};
 use attendant_models::{
     client::{EngineError, Engines, GenerateRequest, LlmEvent, Priority, SpeakRequest},
     protocol::{ChatMessage, Stats},
@@ -21,6 +27,7 @@ use attendant_turn::AttemptId;
 use tokio::sync::mpsc;
 
 use super::judge::Judged;
+use crate::phrases::PhraseBook;
 
 /// Longest a reply may take as a whole.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -68,6 +75,13 @@ pub enum Event {
         /// Times since the pipeline began [ms]: first token, first clause written, this clause spoken.
         times: ClauseTimes,
     },
+    /// A guardrail held: what follows is a sentence of the house.
+    Held {
+        /// Attempt.
+        id: AttemptId,
+        /// The rule.
+        hit: Hit,
+    },
     /// No more clauses.
     ReplyDone {
         /// Attempt.
@@ -114,6 +128,10 @@ pub struct Task {
     pub retry: bool,
     /// Whose rules and name the reply must not recite.
     pub persona: Persona,
+    /// What must not be spoken.
+    pub rules: Arc<Rules>,
+    /// What the rules say instead, as audio.
+    pub phrases: Arc<PhraseBook>,
 }
 
 /// Speaks a reply that no model writes; `known` is its audio, where there is some already.
@@ -153,8 +171,72 @@ pub async fn canned(
 
 struct Written {
     text: String,
+    /// Its audio, where there is some already.
+    known: Option<Arc<Vec<i16>>>,
     first_token_ms: u32,
     written_ms: u32,
+}
+
+/// The way of a clause to the voice: past the guardrails.
+struct Gate<'a> {
+    task: &'a Task,
+    check: OutputCheck<'a>,
+    clauses: mpsc::Sender<Written>,
+    events: &'a mpsc::Sender<Event>,
+    started: Instant,
+    first_token_ms: Option<u32>,
+}
+
+/// Whether more of the reply is wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum More {
+    Wanted,
+    /// It was cut off, or nobody listens.
+    Unwanted,
+}
+
+impl Gate<'_> {
+    fn elapsed_ms(&self) -> u32 {
+        self.started.elapsed().as_millis() as u32
+    }
+
+    /// Lets clauses pass up to the first that must not be spoken; in its place goes a sentence of the house.
+    async fn pass(&mut self, texts: Vec<String>) -> More {
+        for text in texts {
+            if let Some(hit) = self.check.clause(&text) {
+                self.hold(hit).await;
+                return More::Unwanted;
+            }
+            if self.send(text, None).await == More::Unwanted {
+                return More::Unwanted;
+            }
+        }
+        More::Wanted
+    }
+
+    /// Tells what held, and says the house's own sentence.
+    async fn hold(&mut self, hit: Hit) {
+        let text = self.task.rules.sentence(hit.category).to_owned();
+        let known = self.task.phrases.get_text(&text).map(|(_, pcm)| pcm);
+        let id = self.task.id;
+        // The call has ended when nobody listens; the voice's half notices.
+        drop(self.events.send(Event::Held { id, hit }).await);
+        self.send(text, known).await;
+    }
+
+    async fn send(&self, text: String, known: Option<Arc<Vec<i16>>>) -> More {
+        let written = Written {
+            text,
+            known,
+            first_token_ms: self.first_token_ms.unwrap_or(0),
+            written_ms: self.elapsed_ms(),
+        };
+        match self.clauses.send(written).await {
+            Ok(()) => More::Wanted,
+            // The voice failed and tells why.
+            Err(_) => More::Unwanted,
+        }
+    }
 }
 
 /// Runs the pipeline and reports to `events`.
@@ -198,15 +280,23 @@ async fn write(
         score_ending: task.score_ending,
         priority: priority(task),
     });
-    let elapsed = || started.elapsed().as_millis() as u32;
-    let mut first_token_ms = None;
+    let conversation = task.messages.iter().map(|message| message.content.as_str());
+    let mut gate = Gate {
+        task,
+        check: task.rules.output(conversation),
+        clauses,
+        events,
+        started,
+        first_token_ms: None,
+    };
     let mut splitter = ClauseSplitter::new();
     let mut guard = Guard::new(GuardLimits::default(), &task.persona);
     let mut stats = Stats::default();
     while let Some(event) = generation.next().await {
         let texts = match event? {
             LlmEvent::Token(piece) => {
-                first_token_ms.get_or_insert_with(elapsed);
+                let now_ms = gate.elapsed_ms();
+                gate.first_token_ms.get_or_insert(now_ms);
                 splitter.push(&guard.push(&piece))
             }
             LlmEvent::Ending(probability) => {
@@ -223,15 +313,8 @@ async fn write(
                 break;
             }
         };
-        for text in texts {
-            let written = Written {
-                text,
-                first_token_ms: first_token_ms.unwrap_or(0),
-                written_ms: elapsed(),
-            };
-            if clauses.send(written).await.is_err() {
-                return Ok(stats); // The voice failed and tells why.
-            }
+        if gate.pass(texts).await == More::Unwanted {
+            return Ok(stats);
         }
         if guard.trigger().is_some() {
             break;
@@ -240,15 +323,16 @@ async fn write(
     // Not needed any more: its sequence is free for the next turn.
     drop(generation);
     let mut rest = splitter.push(&guard.finish());
-    rest.extend(splitter.finish());
-    for text in rest {
-        let written = Written {
-            text,
-            first_token_ms: first_token_ms.unwrap_or(0),
-            written_ms: elapsed(),
-        };
-        if clauses.send(written).await.is_err() {
-            break;
+    match guard.trigger().and_then(|trigger| task.rules.ended(trigger)) {
+        // What leads up to it goes with it: half a rule tells as much.
+        Some(hit) if hit.category == Category::PromptLeak => gate.hold(hit).await,
+        held => {
+            if let Some(hit) = held {
+                let id = task.id;
+                drop(events.send(Event::Held { id, hit }).await);
+            }
+            rest.extend(splitter.finish());
+            gate.pass(rest).await;
         }
     }
     Ok(stats)
@@ -263,28 +347,33 @@ async fn speak(
     let mut first = true;
     while let Some(clause) = written.recv().await {
         let started = Instant::now();
-        let mut text = spoken(&clause.text);
-        if text.trim().is_empty() {
-            continue;
-        }
-        // Cut without a mark: the voice must not fall as at the end of a sentence.
-        if text.ends_with(char::is_alphanumeric) {
-            text.push(',');
-        }
-        let speech = engines
-            .speak(SpeakRequest {
-                call: task.call,
-                turn: task.turn,
-                deadline: CLAUSE_DEADLINE,
-                text,
-                speed: 1.0,
-                priority: if first {
+        let pcm = match clause.known {
+            Some(pcm) => pcm,
+            None => {
+                let mut text = spoken(&clause.text);
+                if text.trim().is_empty() {
+                    continue;
+                }
+                // Cut without a mark: the voice must not fall as at the end of a sentence.
+                if text.ends_with(char::is_alphanumeric) {
+                    text.push(',');
+                }
+                let priority = if first {
                     priority(task)
                 } else {
                     Priority::Background
-                },
-            })
-            .await?;
+                };
+                let request = SpeakRequest {
+                    call: task.call,
+                    turn: task.turn,
+                    deadline: CLAUSE_DEADLINE,
+                    text,
+                    speed: 1.0,
+                    priority,
+                };
+                Arc::new(engines.speak(request).await?.pcm)
+            }
+        };
         first = false;
         let times = ClauseTimes {
             first_token_ms: clause.first_token_ms,
@@ -294,7 +383,7 @@ async fn speak(
         let event = Event::Clause {
             id: task.id,
             text: clause.text,
-            pcm: Arc::new(speech.pcm),
+            pcm,
             times,
         };
         if events.send(event).await.is_err() {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use attendant_store::{
-    Cursor, DATABASE_FILE, Direction, Driver, FinishedCall, HistoryFilter, NewSession, NewTurn, Outcome,
-    State, Store, TurnLatencies,
+    Cursor, DATABASE_FILE, FinishedCall, HistoryFilter, NewSession, NewTurn, Outcome, State, Store,
+    TurnLatencies,
 };
 
 /// 9 October 2025.
@@ -98,19 +98,10 @@ fn call(n: usize, turns: usize, dice: &mut Dice) -> FinishedCall {
     };
     FinishedCall {
         session: NewSession {
-            line: format!("line {}", dice.below(4)),
-            direction: Direction::Inbound,
             caller: Some(format!("+1555{:07}", dice.below(200_000))),
             callee: Some("100".into()),
             call_id: Some(format!("{n:x}@example")),
-            profile: "small".into(),
-            stt_model: Some("whisper-base".into()),
-            llm_model: Some("qwen".into()),
-            voice: Some("joe".into()),
-            case: None,
-            max_turns: None,
-            driver: Driver::Call,
-            created_at_ms: at,
+            ..NewSession::inbound(&format!("line {}", dice.below(4)), "small", at)
         },
         started_at_ms: at + 1_000,
         ended_at_ms: at + 60_000,

@@ -159,11 +159,50 @@ pub enum StoreError {
         /// Why not.
         why: &'static str,
     },
+    /// A token's name is taken, empty or too long: choose another.
+    #[error("a token needs a name of its own, of 1 to 100 characters")]
+    TokenName,
+    /// Revoke some first.
+    #[error("there are too many tokens; revoke those that nobody uses")]
+    TooManyTokens,
+    /// As many sessions of other programs as may be active at once (answer 409).
+    #[error("{most} sessions are active, which is as many as there may be; end one")]
+    TooManySessions {
+        /// The bound.
+        most: u32,
+    },
+    /// A streamed call takes no more packets, or cannot go where it was to go (answer 409).
+    #[error("the call takes no more packets: it is {state}")]
+    StreamEnded {
+        /// Its state.
+        state: String,
+    },
+    /// A streamed call has as much sound as it may have (answer 413).
+    #[error("the call has as much sound as it may have")]
+    StreamFull,
     /// No such recording, or not in the state that is needed (answer 409).
     #[error("recording {id} is not there, or has been sealed or erased")]
     NoRecording {
         /// Its row number.
         id: i64,
+    },
+    /// The job is somebody else's by now, or was never leased: throw its result away.
+    #[error("job {job} is not leased by this worker any more")]
+    NotLeased {
+        /// The job.
+        job: i64,
+    },
+    /// A legal hold keeps the session as it is: try again when it has ended (answer 409).
+    #[error("session {session} is on legal hold; nothing of it may change")]
+    Held {
+        /// The session.
+        session: SessionId,
+    },
+    /// A cold file is not what was archived, or gone: put it back from where it was copied to.
+    #[error("the archive {} is missing or was changed; put the copy back that was made of it", path.display())]
+    ColdFile {
+        /// The file.
+        path: PathBuf,
     },
     /// The audit entry has ended already, or never began: a bug of the caller, or the daemon was restarted meanwhile.
     #[error("audit entry {entry} is not open")]

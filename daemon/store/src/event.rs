@@ -44,6 +44,14 @@ pub enum EventKind {
     Flash,
     /// A fax machine called.
     Fax,
+    /// The exchange played a tone into the call; its detail names it.
+    Tone,
+    /// Somebody answered a call of ours; its detail says what: a person, a machine, a tone.
+    Answered,
+    /// The caller left a message without the attendant; its detail says how long it is.
+    Message,
+    /// A guardrail held; its detail says where and of which kind, never the words.
+    Guardrail,
 }
 
 impl EventKind {
@@ -69,6 +77,10 @@ impl EventKind {
             EventKind::Replaced => "replaced",
             EventKind::Flash => "flash",
             EventKind::Fax => "fax",
+            EventKind::Tone => "tone",
+            EventKind::Answered => "answered",
+            EventKind::Message => "message",
+            EventKind::Guardrail => "guardrail",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params_from_iter, types::Value};
 
-use crate::{Session, SessionId, SessionSummary, State, Store, StoreError, report};
+use crate::{Reach, Session, SessionId, SessionSummary, State, Store, StoreError, report};
 
 /// Most rows of a page.
 const MAX_PAGE: u32 = 200;
@@ -28,6 +28,10 @@ pub struct HistoryFilter {
     pub to_ms: Option<i64>,
     /// Words that all stand in one turn; `*` behind the last one: what begins so.
     pub words: Option<String>,
+    /// Whose matter it is.
+    pub case: Option<String>,
+    /// Only what this program may see.
+    pub reach: Option<Reach>,
 }
 
 /// Where a page ended; the next one begins behind it.
@@ -112,6 +116,7 @@ fn conditions(filter: &HistoryFilter) -> (String, Vec<Value>) {
         ("s.caller = ?", filter.caller.clone().map(Value::from)),
         ("s.created_at_ms >= ?", filter.from_ms.map(Value::from)),
         ("s.created_at_ms < ?", filter.to_ms.map(Value::from)),
+        ("s.case_key = ?", filter.case.clone().map(Value::from)),
     ];
     let mut sql = String::from("1");
     let mut values = Vec::new();
@@ -121,6 +126,15 @@ fn conditions(filter: &HistoryFilter) -> (String, Vec<Value>) {
             sql.push_str(condition);
             values.push(value);
         }
+    }
+    if let Some(reach) = &filter.reach {
+        sql.push_str(" AND (s.id IN (SELECT session_id FROM session_owner WHERE token_id = ?)");
+        values.push(Value::from(reach.token.get()));
+        if let Some(prefix) = &reach.case_prefix {
+            sql.push_str(" OR substr(s.case_key, 1, length(?)) = ?");
+            values.extend([Value::from(prefix.clone()), Value::from(prefix.clone())]);
+        }
+        sql.push(')');
     }
     (sql, values)
 }
@@ -199,6 +213,31 @@ fn match_all(text: &str) -> String {
         all.push('*');
     }
     all
+}
+
+/// Takes a turn out of the index of words. The index has to be told what it forgets, while the text is still there.
+pub(crate) fn forget(db: &Connection, session: SessionId, number: u32) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO turn_index (turn_index, rowid, caller_text, reply_text) \
+         SELECT 'delete', ?3, caller_text, reply_text FROM turn WHERE session_id = ?1 AND number = ?2",
+    )?
+    .execute(rusqlite::params![session, number, place(session, number)])?;
+    Ok(())
+}
+
+/// The same for a turn whose texts are elsewhere.
+pub(crate) fn forget_texts(
+    db: &Connection,
+    session: SessionId,
+    number: u32,
+    caller_text: &str,
+    reply_text: &str,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO turn_index (turn_index, rowid, caller_text, reply_text) VALUES ('delete', ?1, ?2, ?3)",
+    )?
+    .execute(rusqlite::params![place(session, number), caller_text, reply_text])?;
+    Ok(())
 }
 
 /// A turn's place in the index of words.

@@ -18,12 +18,16 @@
 //! - **Privacy.** Numbers and texts are stored in clear (the office needs them) but no `Debug` here prints
 //!   them.
 
+mod after;
+mod archive;
 pub mod audit;
 mod backup;
 mod error;
 mod event;
+mod guardrail;
 mod history;
 mod import;
+mod job;
 mod life;
 pub mod mask;
 mod migrate;
@@ -33,15 +37,21 @@ mod report;
 mod seal;
 mod session;
 mod store;
+mod stream;
 mod time;
+mod token;
 mod turn;
 
+pub use after::{AfterCall, FinalText, Quality, RedactedTurn, Replacement, Side, Summary};
+pub use archive::{ARCHIVE_DIR, Archived};
 pub use audit::{AuditEnd, AuditEntry, AuditKind, AuditSeq, Checkpoint, Finding, Verification};
 pub use backup::Made;
 pub use error::StoreError;
 pub use event::{Event, EventKind};
+pub use guardrail::{NewGuardrail, PromptText};
 pub use history::{Cursor, HistoryFilter, HistoryPage};
 pub use import::FinishedCall;
+pub use job::{Job, JobEnd, JobFigures, JobKind, StoredJob};
 pub use person::{Erasure, PersonalRecord};
 pub use recording::{RECORDINGS_DIR, RECORDINGS_KEY_FILE, RecordingKey, RecordingSeal, StoredRecording};
 pub use report::{Percentiles, SessionRecord, SessionSummary};
@@ -50,4 +60,6 @@ pub use session::{
     State, UnknownWord,
 };
 pub use store::{DATABASE_FILE, Store};
+pub use stream::{NewPacket, PacketTaken, StreamCall, StreamState};
+pub use token::{Answer, ApiRole, ApiToken, Asked, MAX_ANSWER, NewToken, Reach, TokenId};
 pub use turn::{NewTurn, Source, Turn, TurnLatencies, TurnNumber};

@@ -7,59 +7,33 @@
 //! | transition | `session` note; a terminal state ends what the creation began |
 //! | turn | `turn` note, with its seal |
 
-use rusqlite::{Connection, OptionalExtension, params};
+mod rows;
+mod steps;
+
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
 use crate::{
     Context, Driver, EventKind, NewSession, NewTurn, Opened, Outcome, SealedContext, SessionId, SessionKey,
-    Source, State, Store, StoreError, TurnNumber,
+    State, Store, StoreError, TurnNumber,
     audit::{AuditEnd, AuditKind, Hash, Tx, random},
-    history, mask, seal,
+    seal,
 };
+pub(crate) use rows::{adopt, create, cut, insert_turn, note_turn, required};
+use rows::{at, optional, text};
+pub(crate) use steps::{Step, standing, step};
+use steps::{compare, end_of};
 
 /// Most events kept of one session; a caller leaning on a key must not fill the disk.
 const MAX_EVENTS: u32 = 1_000;
-/// Longest text of a turn [characters], as in the schema.
-const MAX_TEXT: usize = 16_000;
 /// Longest context [characters], as in the schema.
 const MAX_CONTEXT: usize = 200_000;
 /// After an abrupt end a session may be tried again for this long [ms].
 const RETRY_WITHIN_MS: i64 = 10 * 60 * 1_000;
 
 #[derive(Serialize)]
-struct Begun<'a> {
-    line: &'a str,
-    direction: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_of: Option<SessionId>,
-    sha256: String,
-}
-
-#[derive(Serialize)]
-struct Stepped<'a> {
-    from: &'a str,
-    to: &'a str,
-    version: u64,
-}
-
-#[derive(Serialize)]
-struct Ended<'a> {
-    from: &'a str,
-    to: &'a str,
-    version: u64,
-    turns: u32,
-    reason: Option<String>,
-}
-
-#[derive(Serialize)]
 struct Sealed {
     version: u32,
-    sha256: String,
-}
-
-#[derive(Serialize)]
-struct Said {
-    number: u32,
     sha256: String,
 }
 
@@ -72,6 +46,7 @@ impl Store {
     /// [`StoreError`] of the database.
     pub fn recover(&self, now_ms: i64) -> Result<usize, StoreError> {
         self.remove_erased()?;
+        self.settle_archives()?;
         self.write(|tx| {
             let open: Vec<(SessionId, State)> = tx
                 .prepare_cached(
@@ -195,51 +170,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoRetry`] with why not, [`StoreError::CaseActive`], [`StoreError::NotFound`], or of the database.
     pub fn retry_session(&self, session: SessionId, now_ms: i64) -> Result<SessionKey, StoreError> {
-        let refused = |why| Err(StoreError::NoRetry { session, why });
-        self.write(|tx| {
-            let (state, _) = standing(tx, session)?;
-            match state {
-                State::Created | State::Ready | State::InProgress => return refused("it has not ended"),
-                State::Completed => return refused("it was completed"),
-                State::Terminated | State::Failed | State::Expired => {}
-            }
-            let (new, ended_ms) = tx
-                .prepare_cached(
-                    "SELECT line, direction, caller, callee, profile, stt_model, llm_model, voice, case_key, \
-                     max_turns, heartbeat_at_ms IS NOT NULL, ended_at_ms FROM session WHERE id = ?1",
-                )?
-                .query_row([session], |row| {
-                    let new = NewSession {
-                        line: row.get(0)?,
-                        direction: row.get(1)?,
-                        caller: row.get(2)?,
-                        callee: row.get(3)?,
-                        call_id: None,
-                        profile: row.get(4)?,
-                        stt_model: row.get(5)?,
-                        llm_model: row.get(6)?,
-                        voice: row.get(7)?,
-                        case: row.get(8)?,
-                        max_turns: row.get(9)?,
-                        driver: if row.get(10)? { Driver::Api } else { Driver::Call },
-                        created_at_ms: now_ms,
-                    };
-                    Ok((new, row.get::<_, i64>(11)?))
-                })?;
-            if now_ms.saturating_sub(ended_ms) >= RETRY_WITHIN_MS {
-                return refused("it ended 10 minutes ago or more");
-            }
-            let tried: bool = tx
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM session WHERE retry_of = ?1)")?
-                .query_row([session], |row| row.get(0))?;
-            if tried {
-                return refused("it has been tried again");
-            }
-            match active(tx, new.case.as_deref())? {
-                Some(key) => Err(StoreError::CaseActive { session: key.id }),
-                None => create(tx, &new, Some(session)),
-            }
-        })
+        self.write(|tx| retry(tx, session, now_ms))
     }
 
     /// Notes a sign of life of the program that keeps the session going.
@@ -367,64 +298,81 @@ impl Store {
         detail: Option<&str>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        self.write(|tx| {
-            standing(tx, session)?;
-            tx.prepare_cached(
-                "INSERT INTO session_event (session_id, at_ms, kind, detail) SELECT ?1, ?2, ?3, ?4 \
-                 WHERE (SELECT count(*) FROM session_event WHERE session_id = ?1) < ?5",
-            )?
-            .execute(params![
-                session,
-                at(now_ms),
-                kind.as_str(),
-                optional(detail, 1_000),
-                MAX_EVENTS
-            ])?;
-            Ok(())
-        })
+        self.write(|tx| insert_event(tx, session, kind, detail, now_ms))
     }
 }
 
-/// Begins the audit chain, and takes into it what was recorded before there was one.
-pub(crate) fn adopt(tx: &Tx<'_>, now_ms: i64) -> Result<(), StoreError> {
-    let begun: bool = tx.query_row("SELECT EXISTS (SELECT 1 FROM audit)", [], |row| row.get(0))?;
-    tx.note_key(at(now_ms))?;
-    if begun {
-        return Ok(());
-    }
-    let sessions: Vec<SessionId> = tx
-        .prepare_cached("SELECT id FROM session ORDER BY id")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for session in sessions {
-        tx.execute(
-            "UPDATE session SET salt = ?2 WHERE id = ?1",
-            params![session, random::<16>()?],
-        )?;
-        note_session(tx, session, now_ms)?;
-        let turns: Vec<u32> = tx
-            .prepare_cached("SELECT number FROM turn WHERE session_id = ?1 ORDER BY number")?
-            .query_map([session], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        for number in turns {
-            tx.prepare_cached("UPDATE turn SET salt = ?3 WHERE session_id = ?1 AND number = ?2")?
-                .execute(params![session, number, random::<16>()?])?;
-            note_turn(tx, session, number, now_ms)?;
-        }
-        let (state, ended): (State, Option<i64>) = tx.query_row(
-            "SELECT state, ended_at_ms FROM session WHERE id = ?1",
-            [session],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        if let Some(ended) = ended {
-            note_end(tx, session, state, state, end_of(state), ended)?;
-        }
-    }
+/// As [`Store::record_event`], within a transaction.
+pub(crate) fn insert_event(
+    tx: &Tx<'_>,
+    session: SessionId,
+    kind: EventKind,
+    detail: Option<&str>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    standing(tx, session)?;
+    tx.prepare_cached(
+        "INSERT INTO session_event (session_id, at_ms, kind, detail) SELECT ?1, ?2, ?3, ?4 \
+         WHERE (SELECT count(*) FROM session_event WHERE session_id = ?1) < ?5",
+    )?
+    .execute(params![
+        session,
+        at(now_ms),
+        kind.as_str(),
+        optional(detail, 1_000),
+        MAX_EVENTS
+    ])?;
     Ok(())
 }
 
+pub(crate) fn retry(tx: &Tx<'_>, session: SessionId, now_ms: i64) -> Result<SessionKey, StoreError> {
+    let refused = |why| Err(StoreError::NoRetry { session, why });
+    let (state, _) = standing(tx, session)?;
+    match state {
+        State::Created | State::Ready | State::InProgress => return refused("it has not ended"),
+        State::Completed => return refused("it was completed"),
+        State::Terminated | State::Failed | State::Expired => {}
+    }
+    let (new, ended_ms) = tx
+        .prepare_cached(
+            "SELECT line, direction, caller, callee, profile, stt_model, llm_model, voice, case_key, \
+             max_turns, heartbeat_at_ms IS NOT NULL, ended_at_ms FROM session WHERE id = ?1",
+        )?
+        .query_row([session], |row| {
+            let new = NewSession {
+                line: row.get(0)?,
+                direction: row.get(1)?,
+                caller: row.get(2)?,
+                callee: row.get(3)?,
+                call_id: None,
+                profile: row.get(4)?,
+                stt_model: row.get(5)?,
+                llm_model: row.get(6)?,
+                voice: row.get(7)?,
+                case: row.get(8)?,
+                max_turns: row.get(9)?,
+                driver: if row.get(10)? { Driver::Api } else { Driver::Call },
+                created_at_ms: now_ms,
+            };
+            Ok((new, row.get::<_, i64>(11)?))
+        })?;
+    if now_ms.saturating_sub(ended_ms) >= RETRY_WITHIN_MS {
+        return refused("it ended 10 minutes ago or more");
+    }
+    let tried: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM session WHERE retry_of = ?1)")?
+        .query_row([session], |row| row.get(0))?;
+    if tried {
+        return refused("it has been tried again");
+    }
+    match active(tx, new.case.as_deref())? {
+        Some(key) => Err(StoreError::CaseActive { session: key.id }),
+        None => create(tx, &new, Some(session)),
+    }
+}
+
 /// The session of a case that has not ended.
-fn active(tx: &Tx<'_>, case: Option<&str>) -> Result<Option<SessionKey>, StoreError> {
+pub(crate) fn active(tx: &Tx<'_>, case: Option<&str>) -> Result<Option<SessionKey>, StoreError> {
     let Some(case) = optional(case, 200) else {
         return Ok(None);
     };
@@ -441,261 +389,4 @@ fn active(tx: &Tx<'_>, case: Option<&str>) -> Result<Option<SessionKey>, StoreEr
             })
         })
         .optional()?)
-}
-
-pub(crate) fn create(
-    tx: &Tx<'_>,
-    new: &NewSession,
-    retry_of: Option<SessionId>,
-) -> Result<SessionKey, StoreError> {
-    let uuid = uuid::Uuid::new_v4().to_string();
-    let heartbeat = (new.driver == Driver::Api).then_some(at(new.created_at_ms));
-    tx.prepare_cached(
-        "INSERT INTO session (uuid, line, direction, caller, callee, call_id, profile, stt_model, llm_model, \
-         voice, created_at_ms, salt, case_key, max_turns, heartbeat_at_ms, retry_of) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    )?
-    .execute(params![
-        uuid,
-        required(&new.line, 200),
-        new.direction,
-        optional(new.caller.as_deref(), 200),
-        optional(new.callee.as_deref(), 200),
-        optional(new.call_id.as_deref(), 400),
-        required(&new.profile, 100),
-        optional(new.stt_model.as_deref(), 200),
-        optional(new.llm_model.as_deref(), 200),
-        optional(new.voice.as_deref(), 200),
-        at(new.created_at_ms),
-        random::<16>()?,
-        optional(new.case.as_deref(), 200),
-        new.max_turns.map(|most| most.clamp(1, 10_000)),
-        heartbeat,
-        retry_of,
-    ])?;
-    let id = SessionId::new(tx.last_insert_rowid());
-    note_session(tx, id, new.created_at_ms)?;
-    Ok(SessionKey { id, uuid, version: 1 })
-}
-
-fn note_session(tx: &Tx<'_>, session: SessionId, now_ms: i64) -> Result<(), StoreError> {
-    let (line, direction, retry_of): (String, String, Option<SessionId>) = tx
-        .prepare_cached("SELECT line, direction, retry_of FROM session WHERE id = ?1")?
-        .query_row([session], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let begun = Begun {
-        line: &mask::digits(&line),
-        direction: &direction,
-        retry_of,
-        sha256: text(seal::session(tx, session)?),
-    };
-    tx.begin(AuditKind::Session, Some(session), &begun, at(now_ms))?;
-    Ok(())
-}
-
-pub(crate) fn note_turn(tx: &Tx<'_>, session: SessionId, number: u32, now_ms: i64) -> Result<(), StoreError> {
-    let said = Said {
-        number,
-        sha256: text(seal::turn(tx, session, number)?),
-    };
-    tx.note(AuditKind::Turn, Some(session), &said, at(now_ms))?;
-    Ok(())
-}
-
-fn text(hash: Option<Hash>) -> String {
-    hash.unwrap_or(Hash::NONE).to_string()
-}
-
-pub(crate) fn standing(db: &Connection, session: SessionId) -> Result<(State, u64), StoreError> {
-    db.prepare_cached("SELECT state, version FROM session WHERE id = ?1")?
-        .query_row([session], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?
-        .ok_or(StoreError::NotFound(session))
-}
-
-/// The state of a session that has not ended and has the expected version.
-fn compare(db: &Connection, session: SessionId, expected: u64) -> Result<State, StoreError> {
-    let (state, found) = standing(db, session)?;
-    if state.is_terminal() {
-        return Err(StoreError::Final { session, state });
-    }
-    if found != expected {
-        return Err(StoreError::Conflict {
-            session,
-            expected,
-            found,
-        });
-    }
-    Ok(state)
-}
-
-/// Where a session goes.
-pub(crate) struct Step<'a> {
-    to: State,
-    reason: Option<&'a str>,
-    /// How the audit chain calls the end, if it is one.
-    end: AuditEnd,
-}
-
-impl<'a> Step<'a> {
-    pub fn to(state: State) -> Step<'a> {
-        Step {
-            to: state,
-            reason: None,
-            end: end_of(state),
-        }
-    }
-
-    pub fn end(outcome: Outcome, reason: &'a str) -> Step<'a> {
-        Step {
-            to: outcome.state(),
-            reason: Some(reason),
-            end: end_of(outcome.state()),
-        }
-    }
-}
-
-const fn end_of(state: State) -> AuditEnd {
-    match state {
-        State::Completed | State::Created | State::Ready | State::InProgress => AuditEnd::Complete,
-        State::Terminated | State::Failed => AuditEnd::Fail,
-        State::Expired => AuditEnd::TimedOut,
-    }
-}
-
-pub(crate) fn step(
-    tx: &Tx<'_>,
-    session: SessionId,
-    from: State,
-    step: &Step<'_>,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    let to = step.to;
-    if !from.may_become(to) {
-        return Err(StoreError::Illegal { session, from, to });
-    }
-    let reason = optional(step.reason, 400);
-    if reason.is_none() && to.is_terminal() && to != State::Completed {
-        return Err(StoreError::NoReason { session, state: to });
-    }
-    let started = (to == State::InProgress).then_some(at(now_ms));
-    let ended = to.is_terminal().then_some(at(now_ms));
-    let version: u64 = tx
-        .prepare_cached(
-            "UPDATE session SET state = ?2, version = version + 1, reason = coalesce(?3, reason), \
-             started_at_ms = coalesce(?4, started_at_ms), ended_at_ms = ?5 WHERE id = ?1 RETURNING version",
-        )?
-        .query_row(params![session, to, reason, started, ended], |row| row.get(0))?;
-    if to.is_terminal() {
-        return note_end(tx, session, from, to, step.end, now_ms);
-    }
-    let stepped = Stepped {
-        from: from.as_str(),
-        to: to.as_str(),
-        version,
-    };
-    tx.note(AuditKind::Session, Some(session), &stepped, at(now_ms))?;
-    Ok(())
-}
-
-fn note_end(
-    tx: &Tx<'_>,
-    session: SessionId,
-    from: State,
-    to: State,
-    end: AuditEnd,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    let ended = tx
-        .prepare_cached("SELECT version, turn_count, reason FROM session WHERE id = ?1")?
-        .query_row([session], |row| {
-            Ok(Ended {
-                from: from.as_str(),
-                to: to.as_str(),
-                version: row.get(0)?,
-                turns: row.get(1)?,
-                reason: row
-                    .get::<_, Option<String>>(2)?
-                    .map(|reason| mask::digits(&reason)),
-            })
-        })?;
-    let begun = tx.open_of(AuditKind::Session, session)?;
-    // A session whose beginning was taken off the list by an outsider still ends.
-    match begun {
-        Some(begun) => tx.end(begun, end, &ended, at(now_ms))?,
-        None => tx.note(AuditKind::Session, Some(session), &ended, at(now_ms))?,
-    };
-    Ok(())
-}
-
-pub(crate) fn insert_turn(
-    db: &Connection,
-    session: SessionId,
-    number: u32,
-    turn: &NewTurn,
-) -> Result<(), StoreError> {
-    let hash = turn.prompt_sha256.as_deref().filter(|hash| is_sha256(hash));
-    db.prepare_cached(
-        "INSERT INTO turn (session_id, number, at_ms, caller_text, reply_text, heard_text, source, interrupted, \
-         prompt_sha256, salt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
-        session,
-        number,
-        at(turn.at_ms),
-        cut(&turn.caller_text, MAX_TEXT),
-        cut(&turn.reply_text, MAX_TEXT),
-        turn.heard_text.as_deref().map(|text| cut(text, MAX_TEXT)),
-        turn.source.unwrap_or(Source::Realtime),
-        turn.interrupted,
-        hash,
-        random::<16>()?,
-    ])?;
-    db.prepare_cached(
-        "INSERT INTO turn_index (rowid, caller_text, reply_text) \
-         SELECT ?3, caller_text, reply_text FROM turn WHERE session_id = ?1 AND number = ?2",
-    )?
-    .execute(params![session, number, history::place(session, number)])?;
-    let l = &turn.latencies;
-    db.prepare_cached(
-        "INSERT INTO turn_latency (session_id, number, utterance_ms, endpoint_ms, stt_ms, llm_first_token_ms, \
-         llm_first_clause_ms, llm_total_ms, tts_first_ms, response_ms, reply_ms, barge_in_stop_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-    )?
-    .execute(params![
-        session,
-        number,
-        l.utterance_ms,
-        l.endpoint_ms,
-        l.stt_ms,
-        l.llm_first_token_ms,
-        l.llm_first_clause_ms,
-        l.llm_total_ms,
-        l.tts_first_ms,
-        l.response_ms,
-        l.reply_ms,
-        l.barge_in_stop_ms,
-    ])?;
-    Ok(())
-}
-
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// A clock before 1970 (an unset one counts from there) must not lose the record.
-fn at(unix_ms: i64) -> i64 {
-    unix_ms.max(0)
-}
-
-/// The first `most` characters. SQLite's `length` ends at a NUL, so those go.
-fn cut(text: &str, most: usize) -> String {
-    text.chars().filter(|c| *c != '\0').take(most).collect()
-}
-
-fn optional(text: Option<&str>, most: usize) -> Option<String> {
-    text.map(|text| cut(text, most)).filter(|text| !text.is_empty())
-}
-
-pub(crate) fn required(text: &str, most: usize) -> String {
-    optional(Some(text), most).unwrap_or_else(|| "unknown".to_owned())
 }

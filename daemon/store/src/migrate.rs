@@ -34,6 +34,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0003_lifecycle.sql"),
     migration!("0004_recordings.sql"),
     migration!("0005_search.sql"),
+    migration!("0006_api.sql"),
+    migration!("0007_jobs.sql"),
 ];
 
 /// Newest schema version this program knows.

@@ -3,12 +3,14 @@
 //! Erasing takes numbers, texts and recordings, and the salts their hashes were made with: what stays in the chain says
 //! that something was there, and no more. Sessions, times, counts and latencies stay.
 
+use std::path::Path;
+
 use rusqlite::params;
 use serde::Serialize;
 
 use crate::{
-    AuditKind, SessionId, SessionRecord, Store, StoreError, StoredRecording, audit::Tx, history, recording,
-    report,
+    AuditKind, SessionId, SessionRecord, Store, StoreError, StoredRecording, archive, audit::Tx, history,
+    job, recording, report,
 };
 
 /// Most sessions given at once.
@@ -85,10 +87,12 @@ impl Store {
     pub fn erase_caller(&self, caller: &str, now_ms: i64) -> Result<Erasure, StoreError> {
         let mut done = Erasure::default();
         for session in self.sessions_of(caller)? {
-            for recording in self.write(|tx| erase_session(tx, session, now_ms, &mut done))? {
+            let files = self.write(|tx| erase_session(tx, self.directory(), session, now_ms, &mut done))?;
+            for recording in files {
                 self.remove_recording(&recording)?;
             }
         }
+        self.settle_archives()?;
         // The log still holds the pages as they were.
         self.empty_log()?;
         Ok(done)
@@ -98,6 +102,7 @@ impl Store {
 /// Erases one session's personal data; the names of recordings whose files are to go after the commit.
 fn erase_session(
     tx: &Tx<'_>,
+    directory: &Path,
     session: SessionId,
     now_ms: i64,
     done: &mut Erasure,
@@ -129,13 +134,15 @@ fn erase_session(
         .prepare_cached("SELECT number FROM turn WHERE session_id = ?1")?
         .query_map([session], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    for number in numbers {
-        // The index has to be told what it forgets, while the text is still there.
-        tx.prepare_cached(
-            "INSERT INTO turn_index (turn_index, rowid, caller_text, reply_text) \
-             SELECT 'delete', ?3, caller_text, reply_text FROM turn WHERE session_id = ?1 AND number = ?2",
-        )?
-        .execute(params![session, number, history::place(session, number)])?;
+    if let Some(cold) = archive::texts(tx, directory, session)? {
+        for turn in cold {
+            history::forget_texts(tx, session, turn.number, &turn.caller_text, &turn.reply_text)?;
+        }
+        archive::leave_out(tx, directory, session, now_ms)?;
+    } else {
+        for number in numbers {
+            history::forget(tx, session, number)?;
+        }
     }
     tx.prepare_cached(
         "UPDATE turn SET caller_text = '', reply_text = '', heard_text = NULL, salt = NULL WHERE session_id = ?1",
@@ -143,8 +150,17 @@ fn erase_session(
     .execute([session])?;
     tx.prepare_cached("DELETE FROM context WHERE session_id = ?1")?
         .execute([session])?;
+    job::give_up(tx, session, "the caller's data were erased", now_ms)?;
+    for table in ["transcript", "summary", "archived"] {
+        tx.prepare_cached(&format!("DELETE FROM {table} WHERE session_id = ?1"))?
+            .execute([session])?;
+    }
     tx.prepare_cached("UPDATE session_event SET detail = NULL WHERE session_id = ?1")?
         .execute([session])?;
+    crate::stream::erase(tx, session)?;
+    // Answers may repeat what was said; which ones, nobody has written down.
+    tx.prepare_cached("UPDATE api_answer SET body = NULL WHERE body IS NOT NULL")?
+        .execute([])?;
     let erased = Erased {
         what: "personal data",
         turns,

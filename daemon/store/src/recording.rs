@@ -118,6 +118,19 @@ struct Sealed<'a> {
     whole: bool,
 }
 
+impl<'a> Sealed<'a> {
+    fn of(recording: &'a str, seal: &RecordingSeal) -> Sealed<'a> {
+        Sealed {
+            recording,
+            sha256: crate::audit::hex(&seal.sha256),
+            octets: seal.octets,
+            samples: seal.samples,
+            missing: seal.missing,
+            whole: seal.whole,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Erased<'a> {
     recording: &'a str,
@@ -127,6 +140,26 @@ struct Erased<'a> {
 /// The file of a recording, in a data directory.
 pub(crate) fn file(directory: &Path, uuid: &str) -> PathBuf {
     directory.join(RECORDINGS_DIR).join(format!("{uuid}.rec"))
+}
+
+/// Beside the file of a recording that is to take another's place, until it has: a stop in between leaves both.
+pub(crate) fn mark(directory: &Path, uuid: &str) -> PathBuf {
+    file(directory, uuid).with_extension("redacting")
+}
+
+/// The recording has taken its place.
+pub(crate) fn unmark(directory: &Path, uuid: &str) -> Result<(), StoreError> {
+    remove(&mark(directory, uuid))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Directory {
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl Store {
@@ -181,7 +214,6 @@ impl Store {
     /// [`StoreError::NoRecording`] when it is not being recorded, or of the database.
     pub fn seal_recording(&self, id: i64, seal: &RecordingSeal, now_ms: i64) -> Result<(), StoreError> {
         self.write(|tx| {
-            let sha256 = crate::audit::hex(&seal.sha256);
             let (uuid, session): (String, SessionId) = tx
                 .prepare_cached(
                     "UPDATE recording SET state = 'sealed', ended_at_ms = ?2, samples = ?3, missing = ?4, octets = ?5, \
@@ -194,28 +226,19 @@ impl Store {
                         seal.samples,
                         seal.missing,
                         seal.octets,
-                        sha256,
+                        crate::audit::hex(&seal.sha256),
                         seal.whole
                     ],
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .optional()?
                 .ok_or(StoreError::NoRecording { id })?;
-            let sealed = Sealed {
-                recording: &uuid,
-                sha256,
-                octets: seal.octets,
-                samples: seal.samples,
-                missing: seal.missing,
-                whole: seal.whole,
-            };
             let end = if seal.whole { AuditEnd::Complete } else { AuditEnd::Interrupted };
             match tx.open_of(AuditKind::Recording, session)? {
-                Some(begun) => tx.end(begun, end, &sealed, now_ms)?,
+                Some(begun) => tx.end(begun, end, &Sealed::of(&uuid, seal), now_ms).map(drop),
                 // Closed by the start after a power cut.
-                None => tx.note(AuditKind::Recording, Some(session), &sealed, now_ms)?,
-            };
-            Ok(())
+                None => note_sealed(tx, session, &uuid, seal, now_ms),
+            }
         })
     }
 
@@ -309,13 +332,7 @@ impl Store {
     /// Removes the file of an erased recording: after its row, so that a power cut in between leaves a file too many,
     /// which the next start finds, never a row that tells of a file that is gone.
     pub(crate) fn remove_recording(&self, uuid: &str) -> Result<(), StoreError> {
-        let path = file(self.directory(), uuid);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::Directory { path, source: error })
-            }
-            _ => Ok(()),
-        }
+        remove(&file(self.directory(), uuid))
     }
 
     /// Keeps a session, or no longer: nothing of it is erased while it is held. The reason is for people.
@@ -344,7 +361,7 @@ impl Store {
         })
     }
 
-    /// Removes the files of erased recordings that a power cut left.
+    /// Removes the files of erased recordings that a power cut left, and of replacements that never took their place.
     pub(crate) fn remove_erased(&self) -> Result<(), StoreError> {
         let directory = self.directory().join(RECORDINGS_DIR);
         let failed = |path: &Path| {
@@ -361,15 +378,35 @@ impl Store {
             let Some(uuid) = path.file_stem().and_then(|stem| stem.to_str()) else {
                 continue;
             };
-            let erased = self
-                .recording(uuid)?
-                .is_some_and(|(row, _)| row.state == "erased");
-            if erased {
-                fs::remove_file(&path).map_err(failed(&path))?;
+            let row = self.recording(uuid)?;
+            if path.extension().is_some_and(|extension| extension == "redacting") {
+                if row.is_none() {
+                    self.remove_recording(uuid)?;
+                }
+                remove(&path)?;
+            } else if row.is_some_and(|(row, _)| row.state == "erased") {
+                remove(&path)?;
             }
         }
         Ok(())
     }
+}
+
+/// Notes the seal of a recording that no entry of its own began.
+pub(crate) fn note_sealed(
+    tx: &Tx<'_>,
+    session: SessionId,
+    uuid: &str,
+    seal: &RecordingSeal,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    tx.note(
+        AuditKind::Recording,
+        Some(session),
+        &Sealed::of(uuid, seal),
+        now_ms,
+    )?;
+    Ok(())
 }
 
 /// Marks a recording as erased; its file, whose name this returns, goes after the commit.

@@ -1,9 +1,11 @@
 //! What the admin page asks: the last sessions, one session whole, response times.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 
-use crate::{Event, Session, SessionId, Store, StoreError, Turn, store::open_reader};
+use crate::{AfterCall, Event, Session, SessionId, Store, StoreError, Turn, store::open_reader};
 
 /// Most rows a list gives at once.
 const MAX_ROWS: u32 = 1_000;
@@ -31,6 +33,8 @@ pub struct SessionRecord {
     pub turns: Vec<Turn>,
     /// Its events in order.
     pub events: Vec<Event>,
+    /// What was made of it afterwards.
+    pub after: AfterCall,
 }
 
 /// Response times over some turns, by nearest rank.
@@ -89,7 +93,73 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], or of the database.
     pub fn session(&self, id: SessionId) -> Result<SessionRecord, StoreError> {
-        self.read(|db| record(db, id))
+        self.read(|db| record(db, self.directory(), id))
+    }
+
+    /// A session without what belongs to it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or of the database.
+    pub fn session_head(&self, id: SessionId) -> Result<Session, StoreError> {
+        self.read(|db| {
+            let sql = format!("SELECT {} FROM session s WHERE s.id = ?1", Session::COLUMNS);
+            db.prepare_cached(&sql)?
+                .query_row([id], Session::from_row)
+                .optional()?
+                .ok_or(StoreError::NotFound(id))
+        })
+    }
+
+    /// Turns of a session behind `after` (at most 1000), by number.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn turns(&self, id: SessionId, after: u32, limit: u32) -> Result<Vec<Turn>, StoreError> {
+        self.read(|db| {
+            let sql = format!(
+                "SELECT {} FROM turn t LEFT JOIN turn_latency l ON l.session_id = t.session_id AND l.number = t.number \
+                 WHERE t.session_id = ?1 AND t.number > ?2 ORDER BY t.number LIMIT ?3",
+                Turn::COLUMNS
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![id, after, limit.min(MAX_ROWS)], Turn::from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The last turns of a session (at most 1000), by number.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn last_turns(&self, id: SessionId, limit: u32) -> Result<Vec<Turn>, StoreError> {
+        let after = self.session_head(id)?.turn_count.saturating_sub(limit);
+        self.turns(id, after, limit)
+    }
+
+    /// Whether another program keeps the session going, by signs of life.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or of the database.
+    pub fn is_driven(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT heartbeat_at_ms IS NOT NULL FROM session WHERE id = ?1")?
+                .query_row([id], |row| row.get(0))
+                .optional()?
+                .ok_or(StoreError::NotFound(id))
+        })
+    }
+
+    /// The public name of a session.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn session_uuid(&self, id: SessionId) -> Result<Option<String>, StoreError> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached("SELECT uuid FROM session WHERE id = ?1")?
+                .query_row([id], |row| row.get(0))
+                .optional()?)
+        })
     }
 
     /// The session of a public name.
@@ -167,7 +237,7 @@ fn median_response(db: &Connection, session: SessionId) -> Result<Option<u32>, S
     Ok(nearest_rank(&values, 50))
 }
 
-fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
+fn record(db: &Connection, directory: &Path, id: SessionId) -> Result<SessionRecord, StoreError> {
     // One read transaction: session, turns and events of the same instant.
     let transaction = db.unchecked_transaction()?;
     let session = transaction
@@ -183,10 +253,11 @@ fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
          WHERE t.session_id = ?1 ORDER BY t.number",
         Turn::COLUMNS
     );
-    let turns = transaction
+    let mut turns: Vec<Turn> = transaction
         .prepare_cached(&sql)?
         .query_map([id], Turn::from_row)?
         .collect::<Result<_, _>>()?;
+    crate::archive::fill(&transaction, directory, id, &mut turns)?;
     let events = transaction
         .prepare_cached("SELECT at_ms, kind, detail FROM session_event WHERE session_id = ?1 ORDER BY id")?
         .query_map([id], |row| {
@@ -197,11 +268,13 @@ fn record(db: &Connection, id: SessionId) -> Result<SessionRecord, StoreError> {
             })
         })?
         .collect::<Result<_, _>>()?;
+    let after = crate::after::of_session(&transaction, id)?;
     transaction.finish()?;
     Ok(SessionRecord {
         session,
         turns,
         events,
+        after,
     })
 }
 

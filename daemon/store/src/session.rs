@@ -233,6 +233,28 @@ pub struct NewSession {
     pub created_at_ms: i64,
 }
 
+impl NewSession {
+    /// A call that came in by a line; nothing else is known of it yet.
+    #[must_use]
+    pub fn inbound(line: &str, profile: &str, created_at_ms: i64) -> NewSession {
+        NewSession {
+            line: line.to_owned(),
+            direction: Direction::Inbound,
+            caller: None,
+            callee: None,
+            call_id: None,
+            profile: profile.to_owned(),
+            stt_model: None,
+            llm_model: None,
+            voice: None,
+            case: None,
+            max_turns: None,
+            driver: Driver::Call,
+            created_at_ms,
+        }
+    }
+}
+
 /// Who keeps a session going.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Driver {

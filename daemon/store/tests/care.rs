@@ -263,13 +263,7 @@ fn history_by_pages_filters_and_words() {
             created_at_ms: NOW + n * 1_000,
             ..new_session()
         };
-        let key = store.create_session(&new).expect("create");
-        store
-            .transition(key.id, 1, State::Ready, None, NOW)
-            .expect("ready");
-        store
-            .transition(key.id, 2, State::InProgress, None, NOW)
-            .expect("answer");
+        let key = answered_as(&store, &new);
         let said = format!(
             "Über Reifen number{n} {}",
             if n % 3 == 0 { "winter" } else { "summer" }

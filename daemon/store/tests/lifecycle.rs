@@ -175,16 +175,11 @@ fn a_retry_comes_soon_after_an_abrupt_end_and_once() {
     let dir = directory();
     let store = open(dir.path());
     let ended = |outcome, case: &str| {
-        let key = store.create_session(&of_case(case)).expect("create");
+        let key = match outcome {
+            Some(Outcome::Completed) => answered_as(&store, &of_case(case)),
+            _ => store.create_session(&of_case(case)).expect("create"),
+        };
         if let Some(outcome) = outcome {
-            if outcome == Outcome::Completed {
-                store
-                    .transition(key.id, 1, State::Ready, None, NOW)
-                    .expect("ready");
-                store
-                    .transition(key.id, 2, State::InProgress, None, NOW)
-                    .expect("answer");
-            }
             store
                 .finish_session(key.id, outcome, "cut off", NOW)
                 .expect("end");
@@ -285,13 +280,7 @@ fn turns_end_at_the_sessions_bound() {
         max_turns: Some(2),
         ..new_session()
     };
-    let key = store.create_session(&bounded).expect("create");
-    store
-        .transition(key.id, 1, State::Ready, None, NOW)
-        .expect("ready");
-    store
-        .transition(key.id, 2, State::InProgress, None, NOW)
-        .expect("answer");
+    let key = answered_as(&store, &bounded);
     for _ in 0..2 {
         store.append_turn(key.id, &turn("x", None)).expect("turn");
     }

@@ -4,6 +4,7 @@
 # Exit code 0: the call was answered and a voice was heard. baresip refuses loopback: run it within net.sh.
 #
 #   tests/peer/baresip/baresip.sh SIP-URI SPOKEN.wav SECONDS DIR
+#   tests/peer/baresip/baresip.sh answer SPOKEN.wav SECONDS DIR      is called instead: sip:baresip@192.0.2.2:5072
 #
 # SPOKEN.wav: mono, 16 bit, 8000 Hz. DIR receives baresip's configuration, its log, and heard.wav.
 # With REGISTRAR, USER_NAME and USER_PASSWORD set it registers first. CODECS are what it offers, MEDIAENC how it encrypts
@@ -17,12 +18,16 @@ modules=$(dirname "$(find /usr/lib/baresip /usr/lib/*/baresip -name g711.so 2>/d
 # The file ends the call when it ends: what is spoken, then silence for longer than the call.
 python3 "$here/wav.py" pad "$spoken" "$seconds" "$dir/spoken.wav"
 
-sed -e "s|@MODULES@|$modules|" -e "s|@DIR@|$dir|" "$here/config" >"$dir/config"
+port=0 dial="/dial $uri" mode=manual
+if [ "$uri" = answer ]; then
+    port=5072 dial= mode=auto
+fi
+sed -e "s|@MODULES@|$modules|" -e "s|@DIR@|$dir|" -e "s|@PORT@|$port|" "$here/config" >"$dir/config"
 : >"$dir/contacts"
 if [ -n "${REGISTRAR:-}" ]; then
     echo "<sip:${USER_NAME}@${REGISTRAR}>;auth_pass=${USER_PASSWORD};regint=60;audio_codecs=${CODECS:-PCMU/8000/1,PCMA/8000/1}" >"$dir/accounts"
 else
-    echo "<sip:baresip@baresip.invalid>;regint=0;audio_codecs=${CODECS:-PCMU/8000/1,PCMA/8000/1}${MEDIAENC:+;mediaenc=$MEDIAENC}" >"$dir/accounts"
+    echo "<sip:baresip@baresip.invalid>;regint=0;answermode=$mode;audio_codecs=${CODECS:-PCMU/8000/1,PCMA/8000/1}${MEDIAENC:+;mediaenc=$MEDIAENC}" >"$dir/accounts"
 fi
 
 if [ -n "${COMMANDS:-}" ]; then
@@ -31,7 +36,7 @@ fi
 # -t: it hangs up and ends by itself.
 six=
 case $uri in *\[*) six=-6 ;; esac
-timeout $((seconds + 20)) baresip $six -f "$dir" -t "$seconds" -e "/dial $uri" >"$dir/log" 2>&1 </dev/null || :
+timeout $((seconds + 20)) baresip $six -f "$dir" -t "$seconds" ${dial:+-e "$dial"} >"$dir/log" 2>&1 </dev/null || :
 
 answered=no
 ! grep -q 'Call established' "$dir/log" || answered=yes

@@ -4,8 +4,9 @@
 # Exit code 0: the call was answered and a voice was heard. linphonec needs a default route: run it within net.sh.
 #
 #   tests/peer/linphone/linphone.sh SIP-URI SPOKEN.wav SECONDS DIR
+#   tests/peer/linphone/linphone.sh answer SPOKEN.wav SECONDS DIR      is called instead: sip:linphone@192.0.2.2:5062
 #
-# CODECS is the only codec it offers, by name (PCMU, PCMA, G722, opus); COMMANDS are keys and commands, each after some
+# CODECS is the only codec it offers, by name (PCMU, PCMA, G722, opus), MEDIAENC how it encrypts (srtp); COMMANDS are keys and commands, each after some
 # seconds from the start: "5:pause 8:resume 10:1".
 set -eu
 uri=${1:?SIP-URI} spoken=${2:?SPOKEN.wav} seconds=${3:?SECONDS} dir=${4:?DIR}
@@ -14,7 +15,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 python3 "$here/../baresip/wav.py" pad "$spoken" "$seconds" "$dir/spoken.wav"
 
 {
-    printf '[sip]\nsip_port=5062\nsip_tcp_port=5062\nguess_hostname=1\ncontact="linphone" <sip:linphone@192.0.2.2>\nuse_info=0\nuse_rfc2833=1\nverify_server_certs=0\nmedia_encryption=none\n'
+    printf '[sip]\nsip_port=5062\nsip_tcp_port=5062\nguess_hostname=1\ncontact="linphone" <sip:linphone@192.0.2.2>\nuse_info=0\nuse_rfc2833=1\nverify_server_certs=0\nverify_server_cn=0\nsip_tls_port=5063\n'
+    printf 'media_encryption=%s\n' "${MEDIAENC:-none}"
     printf '[net]\nmtu=1300\nfirewall_policy=0\n[rtp]\naudio_rtp_port=17078\n[sound]\nechocancellation=0\nremote_ring=/dev/null\n[video]\nenabled=0\ncapture=0\ndisplay=0\nautomatically_initiate=0\nautomatically_accept=0\n[misc]\nlog_collection_upload=0\n'
     n=0
     for codec in PCMU:8000:1 PCMA:8000:1 G722:8000:1 opus:48000:2 speex:8000:1 speex:16000:1 speex:32000:1 GSM:8000:1 iLBC:8000:1 L16:44100:1; do
@@ -26,13 +28,15 @@ python3 "$here/../baresip/wav.py" pad "$spoken" "$seconds" "$dir/spoken.wav"
     done
 } >"$dir/linphonerc"
 
+auto=
+[ "$uri" != answer ] || auto=-a
 # What is typed, and when.
 {
     sleep 1
     echo "soundcard use files"
     echo "record $dir/heard.wav"
     echo "play $dir/spoken.wav"
-    echo "call $uri"
+    [ -n "$auto" ] || echo "call $uri"
     passed=1
     for word in ${COMMANDS:-}; do
         at=${word%%:*}
@@ -46,7 +50,7 @@ python3 "$here/../baresip/wav.py" pad "$spoken" "$seconds" "$dir/spoken.wav"
     echo "terminate"
     sleep 1
     echo "quit"
-} | HOME="$dir/home" timeout $((seconds + 20)) linphonec -c "$dir/linphonerc" -d 1 >"$dir/log" 2>&1 || :
+} | HOME="$dir/home" timeout $((seconds + 20)) linphonec $auto -c "$dir/linphonerc" -d 1 >"$dir/log" 2>&1 || :
 
 answered=no
 ! grep -Eq 'Call [0-9]+ with .* (connected|streams running)|Connected|answered' "$dir/log" || answered=yes

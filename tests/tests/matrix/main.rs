@@ -4,21 +4,24 @@
 //! home 192.0.2.1, 2001:db8::1: the daemon  ----  away 192.0.2.2, 2001:db8::2: sipp, baresip, linphonec, Kamailio, Asterisk
 //! ```
 //! A cell is *yes* when it was tried and worked; *not yet* when the daemon refused it in words that mean "I do not know
-//! this" (405, 415, 420, 488, 501, an unknown key of the configuration); – when the peer cannot do it, or cannot be made
-//! to; anything else fails the test. With `ATTENDANT_TABLES=DIR` the table is written to `DIR/peers.md`.
-//! `ATTENDANT_MATRIX=WORD,WORD` runs only the rows whose name has one of these words.
+//! this" (405, 415, 420, 488, 501); – when the peer cannot do it, or cannot be made to; anything else fails the test. With
+//! `ATTENDANT_TABLES=DIR` the table is written to `DIR/peers.md`, row by row. `ATTENDANT_MATRIX=WORD,WORD` runs only the rows
+//! whose name has one of these words; the others stay in the table as they were.
 
 mod asterisk;
 mod cell;
 #[path = "../peer/daemon.rs"]
 mod daemon;
 mod phones;
+mod placing;
 mod proxy;
 mod signalling;
 mod sipp;
 mod site;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -84,11 +87,43 @@ const ROWS: &[Row] = &[
     ),
     row(
         "TLS",
-        [None, Some(phones::baresip_tls), None, None, Some(asterisk::tls)],
+        [
+            None,
+            Some(phones::baresip_tls),
+            Some(phones::linphone_tls),
+            None,
+            Some(asterisk::tls),
+        ],
     ),
     row(
         "IPv6",
-        [Some(signalling::six), Some(phones::baresip_six), None, None, None],
+        [
+            Some(signalling::six),
+            Some(phones::baresip_six),
+            Some(phones::linphone_six),
+            None,
+            Some(asterisk::six),
+        ],
+    ),
+    row(
+        "calls that we place",
+        [
+            Some(placing::to_sipp),
+            Some(placing::to_baresip),
+            Some(placing::to_linphone),
+            Some(placing::to_kamailio),
+            Some(placing::to_asterisk),
+        ],
+    ),
+    row(
+        "calls that we place by SRV, first server dead",
+        [
+            None,
+            None,
+            None,
+            Some(placing::to_kamailio_by_name),
+            Some(placing::to_asterisk_by_name),
+        ],
     ),
     row(
         "register, MD5",
@@ -108,6 +143,16 @@ const ROWS: &[Row] = &[
             None,
             Some(proxy::registered_sha256),
             Some(asterisk::registered_sha256),
+        ],
+    ),
+    row(
+        "register by SRV, first server dead",
+        [
+            None,
+            None,
+            None,
+            Some(proxy::registered_by_name),
+            Some(asterisk::registered_by_name),
         ],
     ),
     row(
@@ -144,7 +189,18 @@ const ROWS: &[Row] = &[
             Some(asterisk::direct_media),
         ],
     ),
-    row("UPDATE", [Some(signalling::update), None, None, None, None]),
+    row(
+        "UPDATE",
+        [Some(signalling::update), None, None, None, Some(asterisk::update)],
+    ),
+    row(
+        "OPTIONS in a call",
+        [Some(signalling::options), None, None, None, None],
+    ),
+    row(
+        "OPTIONS while it rings",
+        [Some(placing::options_while_ringing), None, None, None, None],
+    ),
     row(
         "keys by RFC 4733",
         [
@@ -168,6 +224,14 @@ const ROWS: &[Row] = &[
     row(
         "keys in-band",
         [None, None, None, None, Some(asterisk::inband_keys)],
+    ),
+    row(
+        "keys that we press, RFC 4733",
+        [None, None, None, None, Some(asterisk::keys_out)],
+    ),
+    row(
+        "hook flash by INFO",
+        [Some(signalling::flash), None, None, None, Some(asterisk::flash)],
     ),
     row(
         "PCMU",
@@ -214,14 +278,22 @@ const ROWS: &[Row] = &[
         [
             Some(signalling::sdes),
             Some(phones::baresip_sdes),
-            None,
+            Some(phones::linphone_sdes),
             None,
             Some(asterisk::sdes),
         ],
     ),
     row(
-        "session timers",
-        [Some(signalling::timers), None, None, None, Some(asterisk::timers)],
+        "session timer, we refresh",
+        [Some(signalling::we_refresh), None, None, None, None],
+    ),
+    row(
+        "session timer, the peer refreshes",
+        [None, None, None, None, Some(asterisk::timers)],
+    ),
+    row(
+        "session timer, nobody refreshes: the call ends",
+        [Some(signalling::expiry), None, None, None, None],
     ),
     row(
         "100rel and PRACK",
@@ -234,37 +306,77 @@ const ROWS: &[Row] = &[
     row("queue", [None, None, None, None, Some(asterisk::queue)]),
     row(
         "blind transfer",
-        [None, None, None, None, Some(asterisk::blind_transfer)],
+        [
+            Some(signalling::blind_transfer),
+            Some(phones::baresip_transfer),
+            Some(phones::linphone_transfer),
+            Some(proxy::blind_transfer),
+            Some(asterisk::blind_transfer),
+        ],
     ),
     row(
-        "attended transfer",
-        [None, None, None, None, Some(asterisk::attended_transfer)],
+        "transfer out of a queue",
+        [None, None, None, None, Some(asterisk::transfer_from_queue)],
     ),
     row(
-        "failed transfer: the caller is back",
-        [None, None, None, None, Some(asterisk::failed_transfer)],
+        "attended transfer (Replaces)",
+        [
+            Some(signalling::attended_transfer),
+            None,
+            Some(phones::linphone_attended),
+            None,
+            Some(asterisk::attended_transfer),
+        ],
     ),
     row(
-        "REFER is understood",
+        "transfer to a busy target: the caller is back",
+        [
+            Some(signalling::busy_transfer),
+            None,
+            None,
+            None,
+            Some(asterisk::busy_transfer),
+        ],
+    ),
+    row(
+        "transfer nobody answers: the caller is back",
+        [
+            Some(signalling::unanswered_transfer),
+            None,
+            None,
+            None,
+            Some(asterisk::unanswered_transfer),
+        ],
+    ),
+    row(
+        "redirected (302) while out of service",
+        [
+            Some(signalling::redirected),
+            Some(phones::baresip_redirected),
+            Some(phones::linphone_redirected),
+            None,
+            Some(asterisk::redirected),
+        ],
+    ),
+    row(
+        "REFER to us is declined",
         [Some(signalling::refer), None, None, None, None],
     ),
     row(
-        "Replaces is understood",
+        "Replaces of an unknown call: 481",
         [Some(signalling::replaces), None, None, None, None],
     ),
 ];
 
 #[test]
-#[ignore = "fifteen minutes: part of make peer-test"]
+#[ignore = "twenty minutes: part of make peer-test"]
 fn every_peer_and_feature() -> Result<()> {
     in_own_network("every_peer_and_feature", || {
         let site = Site::start()?;
         let only = std::env::var("ATTENDANT_MATRIX").unwrap_or_default();
-        let mut table = format!(
-            "| | {} |\n|---|{}\n",
-            PEERS.join(" | "),
-            "---|".repeat(PEERS.len())
-        );
+        let tables = std::env::var_os("ATTENDANT_TABLES").map(|dir| Path::new(&dir).join("peers.md"));
+        let before = tables.as_ref().and_then(|file| fs::read_to_string(file).ok());
+        let mut table = Table::of(before.as_deref().unwrap_or_default());
         let mut notes = Vec::new();
         let mut failed = 0;
         for row in ROWS
@@ -287,13 +399,57 @@ fn every_peer_and_feature() -> Result<()> {
                 }
                 shown.push(cell.shown());
             }
-            let _ = writeln!(table, "| {} | {} |", row.feature, shown.join(" | "));
+            table.put(row.feature, &shown);
+            if let Some(file) = &tables {
+                fs::write(file, table.text())?;
+            }
         }
-        println!("{table}\nnot yet:\n{}", notes.join("\n"));
-        if let Some(dir) = std::env::var_os("ATTENDANT_TABLES") {
-            std::fs::write(Path::new(&dir).join("peers.md"), &table)?;
-        }
+        println!("{}\nnot yet:\n{}", table.text(), notes.join("\n"));
         ensure!(failed == 0, "{failed} cells fail; see above");
         Ok(())
     })
+}
+
+/// The table: what was tried now, and of the rest what an earlier run has shown.
+struct Table {
+    /// Whole lines by feature.
+    rows: HashMap<String, String>,
+}
+
+impl Table {
+    fn of(text: &str) -> Table {
+        let rows = text.lines().filter_map(|line| {
+            let feature = line.strip_prefix("| ")?.split(" |").next()?;
+            Some((feature.to_owned(), line.to_owned()))
+        });
+        Table { rows: rows.collect() }
+    }
+
+    fn put(&mut self, feature: &str, shown: &[&str]) {
+        let line = format!("| {feature} | {} |", shown.join(" | "));
+        self.rows.insert(feature.to_owned(), line);
+    }
+
+    /// In the order of [`ROWS`]; a row that is no longer there is left out.
+    fn text(&self) -> String {
+        let mut text = format!(
+            "| | {} |\n|---|{}\n",
+            PEERS.join(" | "),
+            "---|".repeat(PEERS.len())
+        );
+        for line in ROWS.iter().filter_map(|row| self.rows.get(row.feature)) {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}
+
+#[test]
+fn a_table_keeps_the_rows_that_did_not_run() {
+    let mut table =
+        Table::of("| | sipp |\n|---|---|\n| TCP | yes | yes |\n| gone | yes |\n| TLS | not yet | – |\n");
+    table.put("TLS", &["yes", "yes"]);
+    let text = table.text();
+    let rows: Vec<&str> = text.lines().skip(2).collect();
+    assert_eq!(rows, ["| TCP | yes | yes |", "| TLS | yes | yes |"]);
 }

@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use crate::cell::Cell;
 use crate::daemon::wait_for;
-use crate::signalling::info_script;
+use crate::signalling::{blind_script, info_script};
 use crate::sipp::{SDP, Script};
-use crate::site::{KAMAILIO, KAMAILIO_SHA256, Site, has, keyed};
+use crate::site::{KAMAILIO, KAMAILIO_NAMED, KAMAILIO_SHA256, Site, has, keyed};
 
 fn connected() -> Script {
     Script::new().invite("", SDP).expect(200, "").ack("")
@@ -19,11 +19,11 @@ fn run(site: &Site, script: &Script) -> Result<Cell> {
     site.call(|| script.run(KAMAILIO, &["-s", "200"]), |_| Cell::Yes)
 }
 
-fn reaches(pbx: &str) -> Result<Cell> {
+fn reaches(pbx: &str, user: &str) -> Result<Cell> {
     let mut last = Cell::Cannot;
     // Registration is tried again after a pause that grows.
     wait_for("a call through the PBX", Duration::from_secs(90), || {
-        last = connected().pause(300).bye().run(pbx, &["-s", "200"])?;
+        last = connected().pause(300).bye().run(pbx, &["-s", user])?;
         Ok(last == Cell::Yes)
     })
     .map_or_else(
@@ -33,13 +33,18 @@ fn reaches(pbx: &str) -> Result<Cell> {
 }
 
 pub fn registered(site: &Site) -> Result<Cell> {
-    let cell = reaches(KAMAILIO)?;
+    let cell = reaches(KAMAILIO, "200")?;
     site.wait_idle()?;
     Ok(cell)
 }
 
 pub fn registered_sha256(_: &Site) -> Result<Cell> {
-    reaches(KAMAILIO_SHA256)
+    reaches(KAMAILIO_SHA256, "200")
+}
+
+/// By a name whose first server is dead (RFC 3263 §4.3).
+pub fn registered_by_name(_: &Site) -> Result<Cell> {
+    reaches(KAMAILIO_NAMED, "203")
 }
 
 pub fn call(site: &Site) -> Result<Cell> {
@@ -104,5 +109,18 @@ pub fn info_keys(site: &Site) -> Result<Cell> {
     site.call(
         || info_script().run(KAMAILIO, &["-s", "200"]),
         |record| keyed(record, "1234"),
+    )
+}
+
+/// The REFER, its NOTIFY and the BYE go by the proxy.
+pub fn blind_transfer(site: &Site) -> Result<Cell> {
+    registered(site)?;
+    site.call(
+        || {
+            blind_script("200 OK")
+                .wait_for("BYE", 10_000)
+                .run(KAMAILIO, &["-s", "200"])
+        },
+        |record| has(record, "transfer_answered", 1),
     )
 }

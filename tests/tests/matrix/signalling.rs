@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::cell::Cell;
 use crate::sipp::{SDP, Script};
-use crate::site::{DAEMON, DAEMON_SIX, Site, has, keyed};
+use crate::site::{DAEMON, DAEMON_SIX, Site, has, keyed, stayed};
 
 fn connected() -> Script {
     Script::new().invite("", SDP).expect(200, "").ack("")
@@ -168,31 +168,133 @@ pub fn sdes(site: &Site) -> Result<Cell> {
     codec(site, media, "RTP/SAVP 0")
 }
 
-/// We are to refresh a session of 90 s: a re-INVITE or UPDATE of ours comes after half of it (RFC 4028 §7.2, §10).
-pub fn timers(site: &Site) -> Result<Cell> {
-    let script = Script::new()
-        .invite(
-            "Supported: timer\nSession-Expires: 90;refresher=uas\nMin-SE: 90\n",
-            SDP,
-        )
-        .expect(200, "Session-Expires:")
+/// On hold, so that nobody minds the silence; with these headers in each of its INVITEs.
+fn held(headers: &str) -> Script {
+    let headers = format!("Allow: INVITE, ACK, BYE, CANCEL, UPDATE\nSupported: timer\n{headers}");
+    Script::new()
+        .invite(&headers, SDP)
+        .expect(200, "Session-Expires: 90")
         .ack("")
+        .pause(300)
+        .invite(&headers, &format!("{SDP}\na=sendonly"))
+        .expect(200, "Session-Expires: 90")
+        .ack("")
+}
+
+/// We are to refresh a session of 90 s: an UPDATE of ours comes after half of it (RFC 4028 §7.2, §10).
+pub fn we_refresh(site: &Site) -> Result<Cell> {
+    let ours = "Session-Expires: 90;refresher=uac\n";
+    let script = held("Session-Expires: 90;refresher=uas\n")
+        .answer(
+            "UPDATE",
+            50_000,
+            "Session-Expires: 90;refresher=uac",
+            "200 OK",
+            ours,
+        )
         .pause(500)
         .bye();
     run(site, &script)
 }
 
+/// The caller promises to refresh and does not: the call ends after 60 of 90 s (RFC 4028 §10).
+pub fn expiry(site: &Site) -> Result<Cell> {
+    let script = held("Session-Expires: 90;refresher=uac\n").wait_for("BYE", 65_000);
+    site.call(
+        || script.run(DAEMON, &["-s", "attendant"]),
+        |record| match record.session.duration_ms() {
+            Some(55_000..65_000) => Cell::Yes,
+            other => Cell::Fails(format!("the call lasted {other:?} ms")),
+        },
+    )
+}
+
 pub fn prack(site: &Site) -> Result<Cell> {
     let script = Script::new().invite("Require: 100rel\n", SDP).early_reliable();
-    // The INVITE's own answer comes after the PRACK's; its ACK has the INVITE's CSeq.
+    // Both answers come, the INVITE's own before the PRACK's or after it; its ACK has the INVITE's CSeq.
     run(
         site,
         &script
-            .expect(200, "CSeq: 2 PRACK")
-            .expect(200, "CSeq: 1 INVITE")
+            .expect(200, "")
+            .expect(200, "")
             .ack_of(1, "")
             .pause(500)
             .bye(),
+    )
+}
+
+/// The caller presses 0, gets a REFER to extension 300, and tells us this of it.
+pub fn blind_script(told: &str) -> Script {
+    let key = "Content-Type: application/dtmf-relay\nSignal=0\nDuration=160\n";
+    connected()
+        .pause(1_500)
+        .request("INFO", "", key)
+        .expect(200, "")
+        .transferred("Refer-To: *.sip:300@192.0.2.2", told)
+}
+
+pub fn blind_transfer(site: &Site) -> Result<Cell> {
+    site.call(
+        || {
+            let script = blind_script("200 OK").wait_for("BYE", 10_000);
+            script.run(DAEMON, &["-s", "attendant"])
+        },
+        |record| has(record, "transfer_asked", 1).and(|| has(record, "transfer_answered", 1)),
+    )
+}
+
+/// The target is called first, told, and named in the REFER (RFC 3891).
+pub fn attended_transfer(site: &Site) -> Result<Cell> {
+    let key = "Content-Type: application/dtmf-relay\nSignal=9\nDuration=160\n";
+    let script = connected()
+        .pause(1_500)
+        .request("INFO", "", key)
+        .expect(200, "")
+        .transferred("Refer-To: *.sip:.*192.0.2.2.*Replaces=.*to-tag", "200 OK")
+        .wait_for("BYE", 10_000);
+    site.call(
+        || script.run(DAEMON, &["-s", "attendant"]),
+        |record| has(record, "transfer_answered", 1),
+    )
+}
+
+/// What the caller's telephone says of the target: we tell the caller, who stays.
+fn failed_transfer(site: &Site, told: &str) -> Result<Cell> {
+    let script = blind_script(told).pause(5_000).bye();
+    site.call(
+        || script.run(DAEMON, &["-s", "attendant"]),
+        |record| has(record, "transfer_failed", 1).and(|| stayed(record)),
+    )
+}
+
+pub fn busy_transfer(site: &Site) -> Result<Cell> {
+    failed_transfer(site, "486 Busy Here")
+}
+
+pub fn unanswered_transfer(site: &Site) -> Result<Cell> {
+    failed_transfer(site, "408 Request Timeout")
+}
+
+pub fn redirected(site: &Site) -> Result<Cell> {
+    Script::new()
+        .invite("", SDP)
+        .expect(302, "Contact: *.sip:300@192.0.2.2")
+        .ack_refusal()
+        .run(site.redirecting()?, &["-s", "attendant"])
+}
+
+/// From an analog telephone behind an adapter.
+pub fn flash(site: &Site) -> Result<Cell> {
+    let hook = "Content-Type: application/hook-flash\nsignal=hf\n";
+    let script = connected()
+        .pause(500)
+        .request("INFO", "", hook)
+        .expect(200, "")
+        .pause(500)
+        .bye();
+    site.call(
+        || script.run(DAEMON, &["-s", "attendant"]),
+        |record| has(record, "flash", 1),
     )
 }
 
@@ -204,12 +306,23 @@ pub fn require(_: &Site) -> Result<Cell> {
         .run(DAEMON, &["-s", "attendant"])
 }
 
-/// A stranger's REFER in a call must not make us call anywhere; but we must know the method.
-pub fn refer(site: &Site) -> Result<Cell> {
+/// In a call: what we can do.
+pub fn options(site: &Site) -> Result<Cell> {
     let script = connected()
         .pause(300)
         .request("OPTIONS", "", "")
-        .expect(200, "Allow:.*REFER")
+        .expect(200, "Allow:.*UPDATE")
+        .bye();
+    run(site, &script)
+}
+
+/// Nobody puts us through to anywhere: declined, and the call goes on.
+pub fn refer(site: &Site) -> Result<Cell> {
+    let script = connected()
+        .pause(300)
+        .request("REFER", "Refer-To: <sip:900@192.0.2.2>\n", "")
+        .expect(603, "")
+        .pause(500)
         .bye();
     run(site, &script)
 }

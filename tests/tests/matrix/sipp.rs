@@ -2,15 +2,27 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use crate::cell::Cell;
 
 /// G.711 both ways and keys.
 pub const SDP: &str =
     "m=audio [media_port] RTP/AVP 0 8 101\na=rtpmap:101 telephone-event/8000\na=fmtp:101 0-16";
+
+/// Where sipp is, in its answers.
+const CONTACT: &str = "Contact: <sip:sipp@[local_ip]:[local_port];transport=[transport]>\n";
+/// What an answer repeats of the request just received, and where sipp is.
+const LAST: &str = "[last_Via:]\n[last_From:]\n[last_To:]\n[last_Call-ID:]\n[last_CSeq:]\n\
+                    Contact: <sip:sipp@[local_ip]:[local_port];transport=[transport]>\n";
+
+/// What an answer repeats of an INVITE (RFC 3261 §8.2.6.2); each is kept in the variable of its place, from 1.
+const KEPT: [&str; 5] = ["Via", "From", "To", "Call-ID", "CSeq"];
+/// sipp's own tag where it is called.
+const TAG: &str = ";tag=[pid]SIPp[call_number]";
 
 /// A scenario: what sipp sends and expects, as its XML.
 pub struct Script {
@@ -76,7 +88,7 @@ impl Script {
     /// The final answer to the last request; `must`: a regular expression it has to match.
     pub fn expect(mut self, status: u16, must: &str) -> Script {
         let fork = if status < 300 { " rrs=\"true\"" } else { "" };
-        for early in [100, 180, 183] {
+        for early in [100, 180, 181, 183] {
             let _ = writeln!(self.xml, "<recv response=\"{early}\" optional=\"true\"></recv>");
         }
         let check = self.check(must);
@@ -175,14 +187,29 @@ impl Script {
     }
 
     /// Their request has to come, and is answered 200.
-    pub fn wait_for(mut self, method: &str, ms: u32) -> Script {
+    pub fn wait_for(self, method: &str, ms: u32) -> Script {
+        self.answer(method, ms, "", "200 OK", "")
+    }
+
+    /// Their request has to come and to match `must`; it is answered with this status line, these whole header lines, and
+    /// no body.
+    pub fn answer(mut self, method: &str, ms: u32, must: &str, status: &str, headers: &str) -> Script {
+        let check = self.check(must);
         let _ = write!(
             self.xml,
-            "<recv request=\"{method}\" timeout=\"{ms}\"></recv>\n<send><![CDATA[\n\nSIP/2.0 200 OK\n[last_Via:]\n[last_From:]\n\
-             [last_To:]\n[last_Call-ID:]\n[last_CSeq:]\nContact: <sip:sipp@[local_ip]:[local_port];transport=[transport]>\n\
-             Content-Length: 0\n\n]]></send>\n"
+            "<recv request=\"{method}\" timeout=\"{ms}\">{check}</recv>\n<send><![CDATA[\n\nSIP/2.0 {status}\n{LAST}\
+             {headers}Content-Length: 0\n\n]]></send>\n"
         );
         self
+    }
+
+    /// Their REFER has to come, to an address that matches `must`; it is accepted, and this is told of it.
+    pub fn transferred(self, must: &str, told: &str) -> Script {
+        let fragment = format!("Content-Type: message/sipfrag;version=2.0\nSIP/2.0 {told}\n");
+        let event = "Event: refer\nSubscription-State: terminated;reason=noresource\n";
+        self.answer("REFER", 30_000, must, "202 Accepted", "")
+            .request("NOTIFY", event, &fragment)
+            .expect(200, "")
     }
 
     /// Their re-INVITE has to come, and is answered with our description.
@@ -191,11 +218,62 @@ impl Script {
         let (kind, body) = sdp.split_once('\n').unwrap_or_default();
         let _ = write!(
             self.xml,
-            "<recv request=\"INVITE\" timeout=\"10000\"></recv>\n<send><![CDATA[\n\nSIP/2.0 200 OK\n[last_Via:]\n[last_From:]\n\
-             [last_To:]\n[last_Call-ID:]\n[last_CSeq:]\nContact: <sip:sipp@[local_ip]:[local_port];transport=[transport]>\n\
+            "<recv request=\"INVITE\" timeout=\"10000\"></recv>\n<send><![CDATA[\n\nSIP/2.0 200 OK\n{LAST}\
              {kind}\nContent-Length: [len]\n\n{body}\n]]></send>\n<recv request=\"ACK\" timeout=\"10000\"></recv>\n"
         );
         self
+    }
+
+    /// sipp is called: it rings, reliably (RFC 3262 §3), and waits for the PRACK.
+    pub fn called() -> Script {
+        let mut script = Script::new();
+        // The INVITE's own headers: later the last message is another one.
+        let keep: String = (1..)
+            .zip(KEPT)
+            .map(|(n, header)| {
+                format!("<ereg regexp=\".*\" search_in=\"hdr\" header=\"{header}:\" assign_to=\"{n}\"/>")
+            })
+            .collect();
+        script.variables = KEPT.len() as u32;
+        let _ = writeln!(
+            script.xml,
+            "<recv request=\"INVITE\" rrs=\"true\"><action>{keep}</action></recv>"
+        );
+        script.answer_invite("180 Ringing", "Require: 100rel\nRSeq: 77\nContent-Length: 0\n");
+        script.answer("PRACK", 5_000, "RAck: *77 ", "200 OK", "")
+    }
+
+    /// A request of sipp's while it rings.
+    pub fn ask_while_ringing(mut self, method: &str) -> Script {
+        let _ = write!(
+            self.xml,
+            "<send retrans=\"500\"><![CDATA[\n\n{method} [next_url] SIP/2.0\n\
+             Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=z9hG4bK[call_number]-[pid]-{method};rport\n\
+             From:[$3]{TAG}\nTo:[$2]\nCall-ID:[$4]\nCSeq: 1 {method}\nMax-Forwards: 70\n{CONTACT}Content-Length: 0\n\n]]></send>\n"
+        );
+        self.expect(200, "")
+    }
+
+    /// sipp answers, and waits for the BYE.
+    pub fn pick_up(mut self) -> Script {
+        let sdp = described(SDP);
+        let (kind, body) = sdp.split_once('\n').unwrap_or_default();
+        self.answer_invite("200 OK", &format!("{kind}\nContent-Length: [len]\n\n{body}"));
+        self.xml
+            .push_str("<recv request=\"ACK\" timeout=\"10000\"></recv>\n");
+        self.wait_for("BYE", 60_000)
+    }
+
+    /// Its answer to the INVITE it was called with; `rest`: the last headers, and the body.
+    fn answer_invite(&mut self, status: &str, rest: &str) {
+        let repeated: String = (1..)
+            .zip(KEPT)
+            .map(|(n, header)| format!("{header}:[${n}]{}\n", if header == "To" { TAG } else { "" }))
+            .collect();
+        let _ = write!(
+            self.xml,
+            "<send><![CDATA[\n\nSIP/2.0 {status}\n{repeated}{CONTACT}{rest}\n]]></send>\n"
+        );
     }
 
     fn finish(&self) -> String {
@@ -213,6 +291,11 @@ impl Script {
 
     /// Runs it once against `target` (`host:port`).
     pub fn run(&self, target: &str, options: &[&str]) -> Result<Cell> {
+        self.start(target, options)?.finish()
+    }
+
+    /// Starts it; without a target it waits to be called.
+    pub fn start(&self, target: &str, options: &[&str]) -> Result<Running> {
         let dir = tempfile::tempdir()?;
         fs::write(dir.path().join("script.xml"), self.finish())?;
         let local = if target.starts_with('[') {
@@ -220,55 +303,46 @@ impl Script {
         } else {
             "192.0.2.2"
         };
-        let status = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                "away",
-                "sipp",
-                target,
-                "-sf",
-                "script.xml",
-                "-m",
-                "1",
-                "-i",
-                local,
-                "-mi",
-                local,
-            ])
-            .args([
-                "-p",
-                "15060",
-                "-mp",
-                "16000",
-                "-nostdin",
-                "-timeout",
-                "120s",
-                "-timeout_error",
-                "-trace_err",
-            ])
-            .args([
-                "-error_file",
-                "errors.log",
-                "-trace_msg",
-                "-message_file",
-                "messages.log",
-            ])
+        let fixed = "-sf script.xml -m 1 -p 15060 -mp 16000 -nostdin -timeout 120s -timeout_error \
+                     -trace_err -error_file errors.log -trace_msg -message_file messages.log";
+        let child = Command::new("ip")
+            .args(["netns", "exec", "away", "sipp"])
+            .args((!target.is_empty()).then_some(target))
+            .args(["-i", local, "-mi", local])
+            .args(fixed.split_whitespace())
             .args(options)
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
+            .spawn()
             .context("starting sipp")?;
-        if status.success() {
+        Ok(Running { child, dir })
+    }
+}
+
+/// A scenario under way; ended with the value.
+pub struct Running {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Cell> {
+        if self.child.wait()?.success() {
             return Ok(Cell::Yes);
         }
-        let errors = fs::read_to_string(dir.path().join("errors.log")).unwrap_or_default();
-        Ok(verdict(
-            &errors,
-            &fs::read_to_string(dir.path().join("messages.log")).unwrap_or_default(),
-        ))
+        let written = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        Ok(verdict(&written("errors.log"), &written("messages.log")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

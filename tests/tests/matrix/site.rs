@@ -1,7 +1,9 @@
 //! The daemon under test, its neighbours, and its record.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,94 +12,75 @@ use attendant_store::{SessionRecord, Store};
 use attendant_tests::network::{away, peers};
 
 use crate::cell::Cell;
-use crate::daemon::{Daemon, program, wait_for};
+use crate::daemon::{Daemon, wait_for};
 
 /// Where the other PBX listens, beside Asterisk on 5060.
 pub const KAMAILIO: &str = "192.0.2.2:5070";
 /// The same with a new digest.
 pub const KAMAILIO_SHA256: &str = "192.0.2.2:5080";
+/// The same, known by name only.
+pub const KAMAILIO_NAMED: &str = "192.0.2.2:5090";
 /// The daemon.
 pub const DAEMON: &str = "192.0.2.1:5060";
 /// The daemon on IPv6.
 pub const DAEMON_SIX: &str = "[2001:db8::1]:5060";
+/// A daemon without models: calls go to Asterisk's extension 300.
+pub const REDIRECTING: &str = "192.0.2.1:5090";
 
-/// Peers may call; both PBXs know extension 200, and Asterisk 201 with a new digest. Quiet callers are dismissed soon.
-const CONFIG: &str = r#"
-[[sip.peer]]
-name = "away"
-address = "192.0.2.2"
-[[sip.account]]
-name = "asterisk"
-registrar = "192.0.2.2"
-username = "200"
-password = "correct"
-expires_s = 60
-[[sip.account]]
-name = "asterisk-sha256"
-registrar = "192.0.2.2"
-username = "201"
-password = "correct"
-expires_s = 60
-[[sip.account]]
-name = "kamailio"
-registrar = "192.0.2.2:5070"
-username = "200"
-password = "correct"
-expires_s = 60
-[[sip.account]]
-name = "kamailio-sha256"
-registrar = "192.0.2.2:5080"
-username = "200"
-password = "correct"
-expires_s = 60
-[turn]
-still_there_after_ms = 8000
-still_there_times = 1
-"#;
+/// Who registers where. Names have SRV records whose first server is dead; see `tests/peer/dns.sh`.
+const ACCOUNTS: [(&str, &str, &str); 6] = [
+    ("asterisk", "192.0.2.2", "200"),
+    ("asterisk-sha256", "192.0.2.2", "201"),
+    ("asterisk-named", "pbx.example", "202"),
+    ("kamailio", KAMAILIO, "200"),
+    ("kamailio-sha256", KAMAILIO_SHA256, "200"),
+    ("kamailio-named", "proxy.example", "203"),
+];
 
-/// A part of the configuration that a daemon may be too old for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// A TLS socket.
-    Tls,
-    /// Transfer targets, on keys: 0 blind, 9 announced first, 8 busy.
-    Transfer,
+/// Whom callers are put through to, each by its key: Asterisk's extensions 300 answers, 301 is busy, 302 never answers,
+/// 303 is a menu that takes four keys.
+const TARGETS: [(char, &str, &str); 5] = [
+    ('0', "300", "briefing = \"none\""),
+    ('9', "300", "briefing = \"spoken\""),
+    ('8', "301", "briefing = \"header\""),
+    ('7', "302", "briefing = \"header\""),
+    ('6', "303", "briefing = \"header\"\nkeys = \"1234\""),
+];
+
+/// Peers may call; quiet callers are dismissed soon.
+fn config(dir: &Path) -> Result<String> {
+    let (key, certificate) = certificate(dir)?;
+    // First the keys of [sip] itself, then its tables.
+    let mut config =
+        format!("tls = \"192.0.2.1:5061\"\ntls_cert = {certificate:?}\ntls_key = {key:?}\n{PEER}");
+    for (name, registrar, username) in ACCOUNTS {
+        let _ = write!(
+            config,
+            "[[sip.account]]\nname = {name:?}\nregistrar = {registrar:?}\nusername = {username:?}\n\
+             password = \"correct\"\nexpires_s = 60\n"
+        );
+    }
+    config.push_str("[turn]\nstill_there_after_ms = 8000\nstill_there_times = 1\n[transfer]\nring_s = 8\n");
+    for (key, extension, more) in TARGETS {
+        let _ = write!(
+            config,
+            "[[transfer.target]]\nname = \"target {key}\"\nuri = \"sip:{extension}@192.0.2.2\"\n{more}\n\
+             [[keys]]\ndigit = \"{key}\"\naction = \"transfer\"\ntarget = \"target {key}\"\n"
+        );
+    }
+    Ok(config)
 }
 
-/// Targets are Asterisk's extensions: 300 answers, 301 is busy.
-const TRANSFER: &str = r#"
-[[transfer.target]]
-name = "office"
-uri = "sip:300@192.0.2.2"
-[[transfer.target]]
-name = "workshop"
-uri = "sip:300@192.0.2.2"
-briefing = "spoken"
-[[transfer.target]]
-name = "nobody"
-uri = "sip:301@192.0.2.2"
-[[keys]]
-digit = "0"
-action = "transfer"
-target = "office"
-[[keys]]
-digit = "9"
-action = "transfer"
-target = "workshop"
-[[keys]]
-digit = "8"
-action = "transfer"
-target = "nobody"
-"#;
+/// The other host may call.
+const PEER: &str = "[[sip.peer]]\nname = \"away\"\naddress = \"192.0.2.2\"\n";
 
 pub struct Site {
     pub daemon: Daemon,
-    /// What this daemon's configuration knows.
-    parts: Vec<Part>,
     /// Started when it is first asked for.
     six: OnceCell<Daemon>,
-    _kamailio: [Script; 2],
-    _asterisk: Script,
+    /// Started when it is first asked for.
+    redirecting: OnceCell<Daemon>,
+    _scripts: Vec<Script>,
     /// Asterisk's files: `heard/`, `log/`.
     pub dir: tempfile::TempDir,
 }
@@ -127,19 +110,25 @@ impl Drop for Script {
 impl Site {
     pub fn start() -> Result<Site> {
         let dir = tempfile::tempdir()?;
-        let (config, parts) = known_config(dir.path())?;
-        let asterisk = Script::start(away("asterisk/asterisk.sh").arg(dir.path()))?;
-        let mut kamailio = away("kamailio/kamailio.sh");
-        kamailio.args(["192.0.2.2", "5070", "200", "correct"]);
-        let mut sha256 = away("kamailio/kamailio.sh");
-        sha256.args(["192.0.2.2", "5080", "200", "correct", "sha256"]);
-        let kamailio = [Script::start(&mut kamailio)?, Script::start(&mut sha256)?];
+        let mut scripts = vec![
+            names(dir.path())?,
+            Script::start(away("asterisk/asterisk.sh").arg(dir.path()))?,
+        ];
+        for (address, user, digest) in [
+            (KAMAILIO, "200", None),
+            (KAMAILIO_SHA256, "200", Some("sha256")),
+            (KAMAILIO_NAMED, "203", None),
+        ] {
+            let (ip, port) = address.split_once(':').context("no port")?;
+            let mut kamailio = away("kamailio/kamailio.sh");
+            kamailio.args([ip, port, user, "correct"]).args(digest);
+            scripts.push(Script::start(&mut kamailio)?);
+        }
         let site = Site {
-            daemon: Daemon::start(&config)?,
-            parts,
+            daemon: Daemon::start(&config(dir.path())?)?,
             six: OnceCell::new(),
-            _kamailio: kamailio,
-            _asterisk: asterisk,
+            redirecting: OnceCell::new(),
+            _scripts: scripts,
             dir,
         };
         wait_for("Asterisk", Duration::from_secs(60), || {
@@ -147,30 +136,36 @@ impl Site {
                 .cli("core waitfullybooted")
                 .is_ok_and(|said| said.contains("fully booted")))
         })?;
-        // Refusals are read from its log.
+        // What was said is read from its log.
         site.cli("pjsip set logger on")?;
         Ok(site)
     }
 
-    /// Whether the daemon's configuration has this part.
-    pub fn knows(&self, part: Part) -> Cell {
-        if self.parts.contains(&part) {
-            Cell::Yes
-        } else {
-            Cell::NotYet("the configuration has no such key".to_owned())
-        }
-    }
-
     /// A second daemon that listens on IPv6.
     pub fn six(&self) -> Result<&Daemon> {
-        if let Some(six) = self.six.get() {
-            return Ok(six);
-        }
-        let started = Daemon::start_on(
-            "[2001:db8::1]:5060",
-            "[[sip.peer]]\nname = \"away\"\naddress = \"2001:db8::2\"",
-        )?;
-        Ok(self.six.get_or_init(|| started))
+        started(&self.six, || {
+            Daemon::start_on(
+                DAEMON_SIX,
+                "[[sip.peer]]\nname = \"away\"\naddress = \"2001:db8::2\"",
+            )
+        })
+    }
+
+    /// Another one that has no models; where to call it.
+    pub fn redirecting(&self) -> Result<&'static str> {
+        let fallback = "[fallback]\naction = \"redirect\"\nuri = \"sip:300@192.0.2.2\"\n";
+        started(&self.redirecting, || {
+            Daemon::start_out_of_service(REDIRECTING, &format!("{PEER}{fallback}"))
+        })?;
+        Ok(REDIRECTING)
+    }
+
+    /// Where Asterisk keeps what was heard at an extension, with what was kept before taken away.
+    pub fn heard(&self, name: &str) -> PathBuf {
+        let file = self.dir.path().join("heard").join(name);
+        // It need not be there.
+        let _ = fs::remove_file(&file);
+        file
     }
 
     /// A command to Asterisk and what it says.
@@ -232,51 +227,49 @@ impl Site {
     }
 }
 
-/// The configuration with every part that `attendant config check` accepts.
-fn known_config(dir: &Path) -> Result<(String, Vec<Part>)> {
+fn started(cell: &OnceCell<Daemon>, start: impl FnOnce() -> Result<Daemon>) -> Result<&Daemon> {
+    if let Some(daemon) = cell.get() {
+        return Ok(daemon);
+    }
+    let daemon = start()?;
+    Ok(cell.get_or_init(|| daemon))
+}
+
+/// The DNS of this network, and everybody's way to it.
+fn names(dir: &Path) -> Result<Script> {
+    let file = dir.join("resolv.conf");
+    fs::write(&file, "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n")?;
+    // On some systems a link into /run, which is an empty one here.
+    let place = Path::new("/etc").join(fs::read_link("/etc/resolv.conf").unwrap_or("resolv.conf".into()));
+    if !place.exists() {
+        fs::create_dir_all(place.parent().context("no directory")?)?;
+        fs::write(&place, "")?;
+    }
+    // In this test's own view of the file system only: net.sh made one.
+    let mounted = Command::new("mount")
+        .arg("--bind")
+        .args([&file, &place])
+        .status()?;
+    ensure!(mounted.success(), "cannot mount a resolv.conf of our own");
+    Script::start(Command::new(peers().join("dns.sh")).args(["pbx.example=5060", "proxy.example=5090"]))
+}
+
+/// A key and its self-signed certificate for the daemon.
+fn certificate(dir: &Path) -> Result<(PathBuf, PathBuf)> {
     let (key, certificate) = (dir.join("tls.key"), dir.join("tls.pem"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-        .args([
-            "-subj",
-            "/CN=attendant.test",
-            "-addext",
-            "subjectAltName=IP:192.0.2.1",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .args(["-subj", "/CN=attendant.test"])
+        .args(["-addext", "subjectAltName=IP:192.0.2.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
         .arg(&key)
         .arg("-out")
         .arg(&certificate)
         .stderr(Stdio::null())
         .status()?;
     ensure!(made.success(), "openssl made no certificate");
-    let tls = format!("tls = \"192.0.2.1:5061\"\ntls_cert = {certificate:?}\ntls_key = {key:?}\n");
-    let (mut config, mut parts) = (CONFIG.to_owned(), Vec::new());
-    // The TLS keys belong into [sip], before its tables; tables may follow anywhere.
-    for (part, before, after) in [(Part::Tls, tls.as_str(), ""), (Part::Transfer, "", TRANSFER)] {
-        let candidate = format!("{before}{config}{after}");
-        if is_known(dir, &candidate)? {
-            config = candidate;
-            parts.push(part);
-        }
-    }
-    Ok((config, parts))
-}
-
-/// Whether the daemon takes this configuration. What it does not know is an unknown field; anything else is our mistake.
-fn is_known(dir: &Path, more: &str) -> Result<bool> {
-    let file = dir.join("check.toml");
-    std::fs::write(&file, format!("[sip]\nudp = \"192.0.2.1:5060\"\n{more}"))?;
-    let output = Command::new(program("attendant")?)
-        .args(["config", "check", "--config"])
-        .arg(&file)
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(
-        output.status.success() || said.contains("unknown field"),
-        "{said}"
-    );
-    Ok(output.status.success())
+    Ok((key, certificate))
 }
 
 /// Whether the record has such an event at least so often.
@@ -292,11 +285,46 @@ pub fn has(record: &SessionRecord, kind: &str, times: usize) -> Cell {
         let all: Vec<_> = record
             .events
             .iter()
-            .map(|event| event.kind.as_str().to_owned())
+            .map(|event| (event.kind.as_str(), event.detail.as_deref().unwrap_or_default()))
             .collect();
         Cell::Fails(format!(
             "{kind} is {count} times in the record, not {times}: {all:?}"
         ))
+    }
+}
+
+/// Whether the call's audio was in `codec`, as at the head of what the record says of its line.
+pub fn spoken_in(record: &SessionRecord, codec: &str) -> Cell {
+    line(record, |said| said.starts_with(codec))
+}
+
+/// Whether its audio was encrypted.
+pub fn encrypted(record: &SessionRecord) -> Cell {
+    line(record, |said| said.contains(", encrypted;"))
+}
+
+fn line(record: &SessionRecord, so: impl FnOnce(&str) -> bool) -> Cell {
+    let quality = record.events.iter().find(|event| event.kind == "line_quality");
+    let said = quality
+        .and_then(|event| event.detail.as_deref())
+        .unwrap_or_default();
+    match so(said) {
+        true => Cell::Yes,
+        false => Cell::Fails(format!("the line was {said:?}")),
+    }
+}
+
+/// Whether the call went on after a transfer failed: long enough to be told so.
+pub fn stayed(record: &SessionRecord) -> Cell {
+    let failed = record.events.iter().find(|event| event.kind == "transfer_failed");
+    let went_on_ms = failed
+        .zip(record.session.ended_at_ms)
+        .map(|(failed, end)| end - failed.at_ms);
+    match went_on_ms {
+        Some(3_000..) => Cell::Yes,
+        other => Cell::Fails(format!(
+            "the call went on for {other:?} ms after the transfer had failed"
+        )),
     }
 }
 

@@ -18,6 +18,12 @@ use tempfile::TempDir;
 /// Longest the engines may take to load on a machine that is busy with other tests.
 const READY: Duration = Duration::from_secs(180);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Models {
+    There,
+    Missing,
+}
+
 /// `attendant serve`, with a directory and a configuration of its own.
 pub struct Daemon {
     process: Child,
@@ -39,6 +45,15 @@ impl Daemon {
 
     /// Starts one that takes so many calls at once.
     pub fn start_with_calls(address: &str, calls: usize, more: &str) -> Result<Daemon> {
+        Daemon::launch(address, calls, more, Models::There)
+    }
+
+    /// Starts one without models: it refuses calls as its `[fallback]` says.
+    pub fn start_out_of_service(address: &str, more: &str) -> Result<Daemon> {
+        Daemon::launch(address, 4, more, Models::Missing)
+    }
+
+    fn launch(address: &str, calls: usize, more: &str, models: Models) -> Result<Daemon> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("attendant.toml");
         let text = format!(
@@ -49,7 +64,11 @@ impl Daemon {
             dir.path()
         );
         fs::write(&config, text)?;
-        let mut process = Command::new(program("attendant")?)
+        let mut command = Command::new(program("attendant")?);
+        if models == Models::Missing {
+            command.env("ATTENDANT_MODELS_DIR", dir.path().join("models"));
+        }
+        let mut process = command
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -70,9 +89,13 @@ impl Daemon {
             dir,
         };
         while let Ok(line) = heard.recv_timeout(READY) {
-            if let ["ready", _, "admin", url] = line.split_whitespace().collect::<Vec<_>>().as_slice() {
-                daemon.admin = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-                return Ok(daemon);
+            match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["ready", _, "admin", url] => {
+                    daemon.admin = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+                    return Ok(daemon);
+                }
+                ["out-of-service", _] if models == Models::Missing => return Ok(daemon),
+                _ => {}
             }
         }
         bail!("the daemon did not get ready; its own words are above")
@@ -119,6 +142,22 @@ impl Daemon {
         wait_for("the last call to end", longest, || {
             Ok(self.health()?["calls_in_progress"] == 0)
         })
+    }
+
+    /// Waits until SIP has forgotten the last call: 64·T1 after its last answer.
+    pub fn wait_forgotten(&self, longest: Duration) -> Result<()> {
+        wait_for("SIP to forget the last call", longest, || {
+            let sip = &self.health()?["sip"];
+            Ok(["calls", "dialogs", "transactions"]
+                .iter()
+                .all(|what| sip[what] == 0))
+        })
+    }
+
+    /// What the daemon's allocator has given out [KiB].
+    pub fn heap_kib(&self) -> Result<u64> {
+        let health = self.health()?;
+        health["memory"]["in_use_kib"].as_u64().context("no figure")
     }
 
     /// Resident memory of the daemon itself, without its engines [KiB].

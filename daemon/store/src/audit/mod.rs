@@ -80,6 +80,16 @@ pub enum AuditKind {
     Update,
     /// Calls taken over from elsewhere.
     Import,
+    /// What was said, made afterwards from the recording.
+    Transcript,
+    /// What a call was about.
+    Summary,
+    /// Digits hidden in texts and recordings.
+    Redaction,
+    /// Old texts moved to cold files.
+    Archive,
+    /// Work after a call that could not be done.
+    Job,
 }
 
 impl AuditKind {
@@ -106,6 +116,11 @@ impl AuditKind {
             AuditKind::Login => "login",
             AuditKind::Update => "update",
             AuditKind::Import => "import",
+            AuditKind::Transcript => "transcript",
+            AuditKind::Summary => "summary",
+            AuditKind::Redaction => "redaction",
+            AuditKind::Archive => "archive",
+            AuditKind::Job => "job",
         }
     }
 }
@@ -435,34 +450,38 @@ struct KeyPayload {
     before: Option<String>,
 }
 
+/// A method of the store that appends one entry, as [`Tx`] does it.
+macro_rules! appends {
+    ($(#[$doc:meta])* $name:ident, $how:ident) => {
+        $(#[$doc])*
+        pub fn $name(
+            &self,
+            kind: AuditKind,
+            session: Option<SessionId>,
+            payload: &impl Serialize,
+            now_ms: i64,
+        ) -> Result<AuditSeq, StoreError> {
+            self.write(|tx| tx.$how(kind, session, payload, now_ms))
+        }
+    };
+}
+
 impl Store {
-    /// Appends one entry. The payload serialises to a JSON object of at most 4000 octets, without personal data.
-    ///
-    /// # Errors
-    /// [`StoreError::BadPayload`], or of the database.
-    pub fn audit_note(
-        &self,
-        kind: AuditKind,
-        session: Option<SessionId>,
-        payload: &impl Serialize,
-        now_ms: i64,
-    ) -> Result<AuditSeq, StoreError> {
-        self.write(|tx| tx.note(kind, session, payload, now_ms))
+    appends! {
+        /// Appends one entry. The payload serialises to a JSON object of at most 4000 octets, without personal data.
+        ///
+        /// # Errors
+        /// [`StoreError::BadPayload`], or of the database.
+        audit_note, note
     }
 
-    /// Appends the beginning of something that [`Store::audit_end`] ends; if nobody does, the next start does, as
-    /// interrupted.
-    ///
-    /// # Errors
-    /// As for [`Store::audit_note`].
-    pub fn audit_begin(
-        &self,
-        kind: AuditKind,
-        session: Option<SessionId>,
-        payload: &impl Serialize,
-        now_ms: i64,
-    ) -> Result<AuditSeq, StoreError> {
-        self.write(|tx| tx.begin(kind, session, payload, now_ms))
+    appends! {
+        /// Appends the beginning of something that [`Store::audit_end`] ends; if nobody does, the next start does, as
+        /// interrupted.
+        ///
+        /// # Errors
+        /// As for [`Store::audit_note`].
+        audit_begin, begin
     }
 
     /// Appends the end of what `begun` began.

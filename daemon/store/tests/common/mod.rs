@@ -3,9 +3,7 @@
 
 use std::path::Path;
 
-use attendant_store::{
-    DATABASE_FILE, Direction, Driver, NewSession, NewTurn, SessionKey, State, Store, TurnLatencies,
-};
+use attendant_store::{DATABASE_FILE, NewSession, NewTurn, SessionKey, State, Store, TurnLatencies};
 use tempfile::TempDir;
 
 pub const NOW: i64 = 1_760_000_000_000;
@@ -20,25 +18,24 @@ pub fn open(directory: &Path) -> Store {
 
 pub fn new_session() -> NewSession {
     NewSession {
-        line: "office".into(),
-        direction: Direction::Inbound,
         caller: Some("+15550100".into()),
         callee: Some("100".into()),
         call_id: Some("a1b2@host".into()),
-        profile: "standard".into(),
         stt_model: Some("whisper-base".into()),
         llm_model: Some("qwen".into()),
         voice: Some("joe".into()),
-        case: None,
-        max_turns: None,
-        driver: Driver::Call,
-        created_at_ms: NOW,
+        ..NewSession::inbound("office", "standard", NOW)
     }
 }
 
 /// A session in progress.
 pub fn answered(store: &Store) -> SessionKey {
-    let mut key = store.create_session(&new_session()).expect("create");
+    answered_as(store, &new_session())
+}
+
+/// The same of one's own.
+pub fn answered_as(store: &Store, new: &NewSession) -> SessionKey {
+    let mut key = store.create_session(new).expect("create");
     for state in [State::Ready, State::InProgress] {
         key.version = store
             .transition(key.id, key.version, state, None, NOW + 100)
