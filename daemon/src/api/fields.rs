@@ -42,29 +42,55 @@ pub fn saying<'de, D: Deserializer<'de>, const MOST: usize>(deserializer: D) -> 
     }
 }
 
-/// A number within bounds, which may be absent.
+/// A number of a query within bounds, which may be absent.
 pub fn maybe_within<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
-    match Option::<u64>::deserialize(deserializer)? {
-        Some(number) if !(LEAST..=MOST).contains(&number) => Err(D::Error::custom(format!(
-            "{number} is not within {LEAST} to {MOST}"
-        ))),
-        number => Ok(number),
-    }
+    Option::<u64>::deserialize(deserializer)?
+        .map(bounded_number::<_, LEAST, MOST>)
+        .transpose()
 }
 
-/// A number within bounds.
-pub fn within<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
+/// A whole number of a body within bounds.
+pub fn whole<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
     deserializer: D,
 ) -> Result<u64, D::Error> {
-    let number = u64::deserialize(deserializer)?;
+    bounded_number::<_, LEAST, MOST>(Whole::deserialize(deserializer)?.0)
+}
+
+/// The same, which may be absent.
+pub fn maybe_whole<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    Option::<Whole>::deserialize(deserializer)?
+        .map(|number| bounded_number::<_, LEAST, MOST>(number.0))
+        .transpose()
+}
+
+fn bounded_number<E: Error, const LEAST: u64, const MOST: u64>(number: u64) -> Result<u64, E> {
     if (LEAST..=MOST).contains(&number) {
         Ok(number)
     } else {
-        Err(D::Error::custom(format!(
-            "{number} is not within {LEAST} to {MOST}"
-        )))
+        Err(E::custom(format!("{number} is not within {LEAST} to {MOST}")))
+    }
+}
+
+/// A whole number as JSON Schema has it: 8000.0 is one, too.
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let real = || {
+            number
+                .as_f64()
+                .filter(|real| real.fract() == 0.0 && (0.0..=9e15).contains(real))
+        };
+        number
+            .as_u64()
+            .or_else(|| real().map(|real| real as u64))
+            .map(Whole)
+            .ok_or_else(|| D::Error::custom(format!("{number} is no whole number from 0")))
     }
 }
 
@@ -79,7 +105,7 @@ mod tests {
         said: String,
         #[serde(default, deserialize_with = "maybe_text::<_, 1, 3>")]
         name: Option<String>,
-        #[serde(default, deserialize_with = "maybe_within::<_, 1, 9>")]
+        #[serde(default, deserialize_with = "maybe_whole::<_, 1, 9>")]
         number: Option<u64>,
     }
 
@@ -92,6 +118,10 @@ mod tests {
             ("hello", Some("äöü"), Some(9))
         );
         assert!(read(r#"{"said":"a","name":null}"#).is_ok());
+        assert_eq!(
+            read(r#"{"said":"a","number":3.0}"#).expect("whole").number,
+            Some(3)
+        );
         for bad in [
             r#"{"said":"hello!"}"#,
             r#"{"said":" \u0000 "}"#,
@@ -101,6 +131,9 @@ mod tests {
             r#"{"said":"a","number":0}"#,
             r#"{"said":"a","number":10}"#,
             r#"{"said":"a","number":1.5}"#,
+            r#"{"said":"a","number":-1}"#,
+            r#"{"said":"a","number":1e300}"#,
+            r#"{"said":"a","number":"1"}"#,
             r#"{"said":"a","more":1}"#,
             r#"{"name":"a"}"#,
         ] {

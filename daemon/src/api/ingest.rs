@@ -71,7 +71,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 pub struct PacketBody {
     /// 1, 2, 3 … in the order of time; they may come in any other.
     #[schema(minimum = 1, maximum = 1000000)]
-    #[serde(deserialize_with = "fields::within::<_, 1, 1000000>")]
+    #[serde(deserialize_with = "fields::whole::<_, 1, 1000000>")]
     number: u64,
     /// Linear 16-bit PCM, little-endian, mono, in base64; at most 64 KiB.
     #[schema(
@@ -83,7 +83,7 @@ pub struct PacketBody {
     audio: String,
     /// Samples per second: 8000, or 16000 when absent.
     #[schema(minimum = 8000, maximum = 16000, multiple_of = 8000)]
-    #[serde(default, deserialize_with = "fields::maybe_within::<_, 8000, 16000>")]
+    #[serde(default, deserialize_with = "fields::maybe_whole::<_, 8000, 16000>")]
     rate_hz: Option<u64>,
     /// Who calls; only the first packet's is kept.
     #[schema(min_length = 1, max_length = 200)]

@@ -65,7 +65,7 @@ pub struct NewSessionBody {
     callee: Option<String>,
     /// Most turns.
     #[schema(minimum = 1, maximum = 10000)]
-    #[serde(deserialize_with = "fields::maybe_within::<_, 1, 10000>")]
+    #[serde(deserialize_with = "fields::maybe_whole::<_, 1, 10000>")]
     max_turns: Option<u64>,
 }
 
@@ -79,11 +79,11 @@ pub struct PrepareBody {
     context: String,
     /// Version of the context's form.
     #[schema(minimum = 1, maximum = 1000000)]
-    #[serde(default, deserialize_with = "fields::maybe_within::<_, 1, 1000000>")]
+    #[serde(default, deserialize_with = "fields::maybe_whole::<_, 1, 1000000>")]
     context_version: Option<u64>,
     /// The session's version as last read; without it the present one.
     #[schema(minimum = 1, maximum = 1000000)]
-    #[serde(default, deserialize_with = "fields::maybe_within::<_, 1, 1000000>")]
+    #[serde(default, deserialize_with = "fields::maybe_whole::<_, 1, 1000000>")]
     if_version: Option<u64>,
 }
 
