@@ -107,14 +107,15 @@ impl Scale {
     }
 }
 
-/// Columns of the table, and the least that a codec must reach: with nothing lost, and with 5 % lost.
+/// Columns of the table, and the least that a codec must reach with nothing lost and with 5 % lost: 0.2 and 0.4 below what
+/// was measured first, more than one run differs from the next.
 const COLUMNS: [(Codec, Scale, f64, f64); 6] = [
-    (Codec::Pcmu, Scale::Narrow, 4.0, 2.5),
-    (Codec::Pcma, Scale::Narrow, 4.0, 2.5),
-    (Codec::Pcmu, Scale::Wide, 3.0, 1.8),
-    (Codec::Pcma, Scale::Wide, 3.0, 1.8),
-    (Codec::G722, Scale::Wide, 3.8, 2.0),
-    (Codec::Opus, Scale::Wide, 3.5, 2.5),
+    (Codec::Pcmu, Scale::Narrow, 3.9, 2.8),
+    (Codec::Pcma, Scale::Narrow, 3.9, 2.8),
+    (Codec::Pcmu, Scale::Wide, 3.2, 2.0),
+    (Codec::Pcma, Scale::Wide, 3.2, 2.0),
+    (Codec::G722, Scale::Wide, 4.2, 2.1),
+    (Codec::Opus, Scale::Wide, 4.0, 3.5),
 ];
 
 /// What is played, and which parts of it are judged.
@@ -449,7 +450,7 @@ fn tabulate(cells: &[[f64; 2]], calls: &[Call], threads: &[RtStats]) -> String {
 }
 
 #[test]
-#[ignore = "two minutes, with packages of its own: part of make peer-test"]
+#[ignore = "three minutes, with packages of its own: part of make peer-test"]
 fn what_callers_hear_survives_bad_lines() -> Result<()> {
     let tape = Tape::new(&sentences()?);
     let (calls, threads) = play(&tape)?;
