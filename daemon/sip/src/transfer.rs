@@ -95,8 +95,13 @@ impl DialogHandle {
         other: &DialogHandle,
     ) -> Result<mpsc::Receiver<TransferProgress>, SipError> {
         let dialog = other.control().dialog;
-        let mut target = dialog.snapshot().remote_uri;
+        let snapshot = dialog.snapshot();
+        let mut target = snapshot.remote_uri;
         target.headers.clear();
+        if target.auth.is_none() {
+            // PBXs that name no user in their Contact find nobody without one: whom we dialled is there.
+            target.auth = snapshot.to.uri.auth;
+        }
         let id = dialog.id();
         let replaces = format!(
             "{};to-tag={};from-tag={}",

@@ -153,7 +153,8 @@ async fn a_consultation_is_joined_with_the_caller_by_replaces() {
                     "",
                 );
                 desk.send_to(ringing.as_bytes(), from).await.unwrap();
-                let extra = format!("Contact: <sip:desk@{at}>\r\nContent-Type: application/sdp\r\n");
+                // As Asterisk's: without a user.
+                let extra = format!("Contact: <sip:{at}>\r\nContent-Type: application/sdp\r\n");
                 let ok = response(&request, "200 OK", &extra, SDP);
                 desk.send_to(ok.as_bytes(), from).await.unwrap();
             } else if request.starts_with("BYE") {
