@@ -22,6 +22,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use ring::{
@@ -292,6 +293,9 @@ pub fn public_key(directory: &Path) -> Option<[u8; 32]> {
 /// # Errors
 /// [`StoreError::Directory`], [`StoreError::Key`] when the file holds something else.
 pub fn secret(path: &Path) -> Result<[u8; 32], StoreError> {
+    /// Two that find none at the same time must not each make one: what is sealed with the first would be lost.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     match fs::read_to_string(path) {
         Ok(text) => from_hex(text.trim())
             .and_then(|bytes| bytes.try_into().ok())
@@ -380,6 +384,18 @@ mod tests {
             phase: b"note",
             payload,
         }
+    }
+
+    #[test]
+    fn a_secret_is_made_once_however_many_want_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some.key");
+        let made: Vec<[u8; 32]> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(|| secret(&path).unwrap())).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(made.iter().all(|one| *one == made[0]));
+        assert_eq!(secret(&path).unwrap(), made[0]);
     }
 
     #[test]
