@@ -91,12 +91,15 @@ fn an_attack_does_not_reach_the_model_and_stands_in_the_chain() {
 
 #[test]
 fn a_reply_is_cut_before_the_words_that_must_not_be_spoken() {
-    let house = House::start("\n[guardrails]\nforbidden_phrases = [\"Monday\"]\n").unwrap();
+    // However the model puts the hours, one of these is among its words.
+    let forbidden = ["open", "AM", "8", "weekdays", "Monday"];
+    let house = House::start(&format!("\n[guardrails]\nforbidden_phrases = {forbidden:?}\n")).unwrap();
     let report = house.call(&["--say", "What are your opening hours?"]).unwrap();
     let record = house.last_session().unwrap();
     let reply = &record.turns[0].reply_text;
     assert!(
-        !reply.contains("Monday") && reply.contains("I'm sorry, I can't help with that."),
+        !forbidden.iter().any(|phrase| reply.contains(phrase))
+            && reply.contains("I'm sorry, I can't help with that."),
         "{reply}: {report}"
     );
     let found = entries(&house);
