@@ -21,7 +21,7 @@ profile_args = $(if $(PROFILE),--profile $(PROFILE))
 help:
 	echo 'make run         build, fetch models, start the attendant and place a first call to it  (cold 9-15 min, warm 1 min)'
 	echo 'make run ONCE=1  the same, ending after that call'
-	echo 'make test        all checks and tests, with the small models                       (cold 35-45 min, warm 18 min)'
+	echo 'make test        all checks and tests, with the small models                       (cold 50-60 min, warm 35 min)'
 	echo 'make peer-test   the long tests with real PBXs and telephones; writes their tables     (30-40 min)'
 	echo 'make api-test    more than 20,000 made-up requests to the API, each answer checked'
 	echo 'make build       the programs only, in target/release                                  (cold 8-14 min, warm 5 s)'

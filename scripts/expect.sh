@@ -18,8 +18,8 @@ case ${1:-build}-$state in
     build-warm) ;;
     build-cached) echo "build: 5 to 8 minutes on two cores (the C++ comes out of the cache)" ;;
     build-cold) echo "build: 8 to 14 minutes on two cores, most of it C++ that the next clone takes from a cache" ;;
-    test-warm) echo "test: about 18 minutes on two cores" ;;
-    test-cached) echo "test: 30 to 35 minutes on two cores: the build, then the tests" ;;
-    test-cold) echo "test: 35 to 45 minutes on two cores: the build, the models (0.6 GB), then the tests" ;;
+    test-warm) echo "test: about 35 minutes on two cores" ;;
+    test-cached) echo "test: 45 to 50 minutes on two cores: the build, then the tests" ;;
+    test-cold) echo "test: 50 to 60 minutes on two cores: the build, the models (0.6 GB), then the tests" ;;
     *) echo "expect.sh: say build or test" >&2; exit 2 ;;
 esac
