@@ -123,7 +123,7 @@ fn a_call_is_counted_and_nobody_is_named() {
     }
     let series = page.body.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series < 300, "{series} series");
-    let caller = record.session.caller.unwrap_or_default();
+    let caller = record.session.caller.as_deref().unwrap_or_default();
     // As a label's value, or within an address: the name itself may be a word like "call".
     let named = [format!("\"{caller}\""), format!("{caller}@"), "sip:".to_owned()];
     assert!(!caller.is_empty(), "{record:?}");
