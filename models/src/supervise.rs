@@ -291,6 +291,10 @@ async fn live(
     };
     drop(watcher);
     *locked(&worker.link) = None;
+    if !matches!(verdict, Verdict::Stop) {
+        // Before its requests are told: who tries again waits for a state that is ready.
+        worker.update(|s| s.state = EngineState::Crashed);
+    }
     let status = match &verdict {
         Verdict::Ended(status) => *status,
         Verdict::Hung(_) => {

@@ -504,6 +504,30 @@ async fn nonsense_on_the_socket_is_a_crash_not_a_panic() {
     engines.shutdown().await;
 }
 
+/// Whoever is told that a worker died may at once wait for the next one, and is not sent back to the dead one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_after_a_crash_gets_the_next_worker() {
+    let engines = started(config()).await;
+    let killed = pid(&engines, Engine::Stt);
+    let busy = engines.transcribe(stt(1, "work:5000"));
+    let (end, ()) = tokio::join!(busy, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        kill(killed);
+    });
+    assert!(matches!(end, Err(EngineError::Down { .. })), "{end:?}");
+    assert_ne!(
+        engines.status()[0].state,
+        EngineState::Ready,
+        "told after it is known"
+    );
+    engines
+        .ready_one(Engine::Stt, Duration::from_secs(5))
+        .await
+        .unwrap();
+    engines.transcribe(stt(1, "text")).await.unwrap();
+    engines.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_prefix_is_in_force_again_before_a_new_llm_is_ready() {
     let engines = started(config()).await;
