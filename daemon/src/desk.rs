@@ -17,7 +17,7 @@ use std::{
 use attendant_models::protocol::{bytes_to_pcm, pcm_to_bytes};
 use attendant_rt::Rt;
 use attendant_sip::{IncomingCall, Refusal};
-use attendant_store::{Direction, Driver, NewSession, Store};
+use attendant_store::{NewSession, Store};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
@@ -171,19 +171,14 @@ impl Desk {
 
     fn session(&self, incoming: &IncomingCall) -> NewSession {
         NewSession {
-            line: line_name(&self.sip, incoming.source),
-            direction: Direction::Inbound,
             caller: Some(incoming.from.user.expose().clone()),
             callee: Some(incoming.to_user.clone()),
             call_id: Some(incoming.call_id.clone()),
-            profile: self.config.profile().to_string(),
-            stt_model: None,
-            llm_model: None,
-            voice: None,
-            case: None,
-            max_turns: None,
-            driver: Driver::Call,
-            created_at_ms: clock::unix_ms(),
+            ..NewSession::inbound(
+                &line_name(&self.sip, incoming.source),
+                &self.config.profile().to_string(),
+                clock::unix_ms(),
+            )
         }
     }
 }

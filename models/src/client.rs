@@ -10,25 +10,25 @@
 //! A pause is the kernel's (`SIGSTOP` to the worker): it takes effect in the middle of a chunk, within a millisecond,
 //! where the worker's own pause waits for the token or chunk under way.
 
-use std::collections::HashMap;
+mod desk;
+
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub use crate::permit::Priority;
 pub use crate::protocol::{ChatMessage, Role, Stats};
 pub use crate::supervise::{Engine, EngineError, EngineState, EngineStatus, Statuses, WorkerSpec};
 
-use crate::permit::{Permit, Plan, Task, TaskId};
+use crate::permit::{Task, TaskId};
 use crate::protocol::{MAX_PAYLOAD, Request, Response, bytes_to_pcm, pcm_to_bytes};
-use crate::supervise::link::{Guard, Link, Pending};
+use crate::supervise::link::{Guard, Pending};
 use crate::supervise::{self, Worker};
+use desk::{Desk, LlmGuard};
 
-/// Longest wait for the LLM to take over fewer threads before a single task starts beside it.
-const SETTLE: Duration = Duration::from_millis(60);
 /// The worker keeps its own deadline; ours comes this much later, for a worker that doesn't.
 const GRACE: Duration = Duration::from_millis(250);
 /// Most tokens of one generation: a spoken reply is far shorter.
@@ -203,7 +203,7 @@ impl Engines {
             spawn(Engine::Llm, llm, Some(loading))?,
             spawn(Engine::Tts, tts, None)?,
         ];
-        tokio::spawn(run_desk(Arc::clone(&desk), workers.clone(), stopped));
+        tokio::spawn(desk::run(Arc::clone(&desk), workers.clone(), stopped));
         Ok(Self {
             inner: Arc::new(Inner {
                 workers,
@@ -579,156 +579,4 @@ fn exists(program: &Path) -> std::io::Result<()> {
 /// Request ids are per engine; tasks of the permit are not.
 fn task_id(engine: Engine, id: u64) -> TaskId {
     id * 4 + engine.index() as u64
-}
-
-/// Where compute is asked for: the permit and those who wait for its word.
-struct Desk {
-    state: Mutex<DeskState>,
-    changed: Arc<Notify>,
-}
-
-struct DeskState {
-    permit: Permit,
-    grants: HashMap<TaskId, oneshot::Sender<u32>>,
-}
-
-impl Desk {
-    fn new(cores: u32, changed: Arc<Notify>) -> Self {
-        let state = DeskState {
-            permit: Permit::new(cores),
-            grants: HashMap::new(),
-        };
-        Self {
-            state: Mutex::new(state),
-            changed,
-        }
-    }
-
-    /// Queues for compute. The guard leaves the queue, or gives the cores back.
-    fn ask(
-        self: &Arc<Self>,
-        worker: &Arc<Worker>,
-        task: Task,
-    ) -> Result<(TaskGuard, oneshot::Receiver<u32>), EngineError> {
-        let (tx, rx) = oneshot::channel();
-        let mut state = self.state();
-        if !state.permit.on_request(task, Instant::now().into_std()) {
-            return Err(EngineError::Busy);
-        }
-        state.grants.insert(task.id, tx);
-        worker.set_waiting(state.permit.waiting(task.engine));
-        drop(state);
-        self.changed.notify_one();
-        Ok((
-            TaskGuard {
-                desk: Arc::clone(self),
-                worker: Arc::clone(worker),
-                task,
-            },
-            rx,
-        ))
-    }
-
-    fn state(&self) -> MutexGuard<'_, DeskState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A place in the queue, then cores; given back on drop.
-struct TaskGuard {
-    desk: Arc<Desk>,
-    worker: Arc<Worker>,
-    task: Task,
-}
-
-impl Drop for TaskGuard {
-    fn drop(&mut self) {
-        let mut state = self.desk.state();
-        state.permit.on_end(self.task.id, Instant::now().into_std());
-        state.grants.remove(&self.task.id);
-        self.worker.set_waiting(state.permit.waiting(self.task.engine));
-        drop(state);
-        self.desk.changed.notify_one();
-    }
-}
-
-/// The LLM works on something.
-struct LlmGuard {
-    desk: Arc<Desk>,
-    priority: Priority,
-}
-
-impl LlmGuard {
-    fn new(desk: &Arc<Desk>, priority: Priority) -> Self {
-        desk.state().permit.on_llm_begin(priority);
-        desk.changed.notify_one();
-        Self {
-            desk: Arc::clone(desk),
-            priority,
-        }
-    }
-}
-
-impl Drop for LlmGuard {
-    fn drop(&mut self) {
-        self.desk.state().permit.on_llm_end(self.priority);
-        self.desk.changed.notify_one();
-    }
-}
-
-/// The shell around the permit: carries every new plan out.
-async fn run_desk(desk: Arc<Desk>, workers: [Arc<Worker>; 3], mut stop: watch::Receiver<bool>) {
-    loop {
-        let (plan, again) = {
-            let mut state = desk.state();
-            let plan = state.permit.plan(Instant::now().into_std());
-            for worker in [&workers[0], &workers[2]] {
-                worker.set_waiting(state.permit.waiting(worker.engine()));
-            }
-            (plan, state.permit.poll_timeout())
-        };
-        let links = [0, 1, 2].map(|i| workers[i].current());
-        carry_out(&desk, &plan, &links).await;
-        let again = again.map(Instant::from_std);
-        tokio::select! {
-            () = desk.changed.notified() => {}
-            () = tokio::time::sleep_until(again.unwrap_or_else(far)), if again.is_some() => {}
-            _ = stop.wait_for(|s| *s) => break,
-        }
-    }
-    for worker in &workers {
-        if let Some(link) = worker.current() {
-            link.set_frozen(false);
-        }
-    }
-}
-
-/// Placeholder for a timer that is switched off.
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
-}
-
-/// Takes cores away before it hands them out.
-async fn carry_out(desk: &Desk, plan: &Plan, links: &[Option<Arc<Link>>; 3]) {
-    let frozen = |engine: Engine| plan.frozen[engine.index()];
-    for link in links.iter().flatten().filter(|l| frozen(l.engine())) {
-        link.set_frozen(true);
-    }
-    if let Some(llm) = &links[Engine::Llm.index()] {
-        let fewer = llm.threads().is_none_or(|t| t > plan.llm_threads);
-        llm.set_threads(plan.llm_threads);
-        if fewer && !frozen(Engine::Llm) && !plan.start.is_empty() {
-            llm.threads_settled(SETTLE).await;
-        }
-    }
-    for link in links.iter().flatten().filter(|l| !frozen(l.engine())) {
-        link.set_frozen(false);
-    }
-    let mut state = desk.state();
-    for (id, threads) in &plan.start {
-        // Gone when it left the queue meanwhile; its guard has given the cores back.
-        if let Some(grant) = state.grants.remove(id) {
-            let _ = grant.send(*threads);
-        }
-    }
 }

@@ -12,6 +12,8 @@
 
 use std::ops::Range;
 
+use crate::number_words;
+
 /// Digits of a card number.
 const CARD: std::ops::RangeInclusive<usize> = 13..=19;
 /// A run so long is a card, whatever its check digit.
@@ -151,31 +153,6 @@ const FILLERS: &[&str] = &[
     "uh", "um", "uhm", "er", "erm", "ah", "hm", "and", "then", "dash", "hyphen", "space", "comma", "okay",
     "ok",
 ];
-const DIGITS: &[&str] = &[
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-];
-const TENS: &[&str] = &[
-    "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-];
 
 /// The words of a text, with what they are as parts of a dictated number.
 fn tokens(text: &str) -> Vec<Token> {
@@ -192,24 +169,24 @@ fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(words.len());
     let mut rest = words.into_iter().peekable();
     while let Some((mut at, word)) = rest.next() {
-        let unit = |word: &str| position(DIGITS, word).filter(|n| (1..10).contains(n));
+        let unit = |word: &str| number_words::unit(word).filter(|n| (1..10).contains(n));
         let kind = if let Some(digits) = digits_of(&word) {
             Kind::Number(digits)
-        } else if let Some(tens) = position(TENS, &word) {
+        } else if let Some(tens) = number_words::tens(&word) {
             // "forty one" is 41; "forty ten" is 40, 10.
             match rest.next_if(|(_, next)| unit(next).is_some()) {
                 Some((range, next)) => {
                     at.end = range.end;
-                    Kind::Number(format!("{}{}", tens + 2, unit(&next).unwrap_or_default()))
+                    Kind::Number(format!("{tens}{}", unit(&next).unwrap_or_default()))
                 }
-                None => Kind::Number(format!("{}0", tens + 2)),
+                None => Kind::Number(format!("{tens}0")),
             }
-        } else if let Some(times) = position(&["double", "triple"], &word) {
+        } else if let Some(times) = times(&word) {
             let digit = |word: &str| digits_of(word).filter(|digits| digits.len() == 1);
             match rest.next_if(|(_, next)| digit(next).is_some()) {
                 Some((range, next)) => {
                     at.end = range.end;
-                    Kind::Number(digit(&next).unwrap_or_default().repeat(times + 2))
+                    Kind::Number(digit(&next).unwrap_or_default().repeat(times))
                 }
                 None => Kind::Word,
             }
@@ -223,16 +200,21 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-fn position(words: &[&str], word: &str) -> Option<usize> {
-    words.iter().position(|known| *known == word)
+/// How often the digit after this word is meant.
+fn times(word: &str) -> Option<usize> {
+    match word {
+        "double" => Some(2),
+        "triple" => Some(3),
+        _ => None,
+    }
 }
 
 /// The digits that a word stands for by itself; digits of any script count.
 fn digits_of(word: &str) -> Option<String> {
-    if matches!(word, "oh" | "o" | "nought") {
+    if number_words::is_spoken_zero(word) {
         return Some("0".to_owned());
     }
-    if let Some(number) = position(DIGITS, word) {
+    if let Some(number) = number_words::unit(word) {
         return Some(number.to_string());
     }
     // Fullwidth and other scripts' digits stand ten in a row from a multiple of 16 or 10; the value matters only for Luhn.

@@ -19,6 +19,7 @@ pub mod guardrails;
 pub mod heard;
 pub mod history;
 pub mod intent;
+pub mod number_words;
 pub mod phrases;
 pub mod prompt;
 pub mod spoken;

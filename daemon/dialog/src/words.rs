@@ -1,5 +1,7 @@
 //! Words for comparing: lower case, without punctuation.
 
+use crate::number_words::{is_spoken_zero, tens, unit};
+
 /// The words of a text, lower case, inner apostrophes kept (`that's`), other punctuation dropped; hyphens
 /// split.
 pub fn words(text: &str) -> Vec<String> {
@@ -22,44 +24,9 @@ pub fn contains(words: &[String], phrase: &[&str]) -> bool {
     !phrase.is_empty() && words.windows(phrase.len()).any(|window| window.iter().eq(phrase))
 }
 
-/// Number words from zero to ninety, as a caller says digits and small numbers.
-const NUMBER_WORDS: &[&str] = &[
-    "zero",
-    "oh",
-    "o",
-    "nought",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-    "thirty",
-    "forty",
-    "fifty",
-    "sixty",
-    "seventy",
-    "eighty",
-    "ninety",
-];
-
 /// Whether the (lower-case) word is a number: digits, or a word for one.
 pub fn is_number(word: &str) -> bool {
-    (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())) || NUMBER_WORDS.contains(&word)
+    digits_in(word) > 0
 }
 
 /// How many digits a number word stands for when a caller dictates: `seven` 1, `twenty` 2, `555` 3.
@@ -67,10 +34,10 @@ pub fn digits_in(word: &str) -> usize {
     if !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()) {
         return word.len();
     }
-    match NUMBER_WORDS.iter().position(|known| *known == word) {
-        Some(index) if index <= 12 => 1,
-        Some(_) => 2,
-        None => 0,
+    match (unit(word), tens(word)) {
+        (Some(0..10), _) => 1,
+        (Some(_), _) | (_, Some(_)) => 2,
+        (None, None) => usize::from(is_spoken_zero(word)),
     }
 }
 

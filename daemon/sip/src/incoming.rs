@@ -1,6 +1,6 @@
-//! Requests from outside: new calls, requests inside calls, and everything that is answered at once.
+//! Requests from outside: new calls, and everything that is answered at once; those inside calls go to [`in_dialog`].
 //!
-//! What arrives here has passed the gate. Source: RFC 3261 §8.2 (UAS), §11.2 (OPTIONS), §12.2.2 (in a dialog).
+//! What arrives here has passed the gate. Source: RFC 3261 §8.2 (UAS), §11.2 (OPTIONS).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,13 +8,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rsipstack::dialog::DialogId;
-use rsipstack::dialog::dialog::{Dialog, DialogStateReceiver};
+use rsipstack::dialog::dialog::DialogStateReceiver;
 use rsipstack::dialog::invite_dialog::InviteDialog;
 use rsipstack::sip::uri::ParamsExt as _;
 use rsipstack::sip::{Header, HeadersExt as _, Method, Request, StatusCode, ToTypedHeader as _};
 use rsipstack::transaction::TransactionReceiver;
-use rsipstack::transaction::key::TransactionRole;
 use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,18 +22,16 @@ use crate::change::Session;
 use crate::config::Transport;
 use crate::core::{CallPermit, Core, lock};
 use crate::error::SipError;
-use crate::info;
+use crate::in_dialog;
 use crate::media::{MediaOffer, Negotiated};
 use crate::merging::Only;
 use crate::redact::Redacted;
 use crate::reliable::{self, Wanted};
 use crate::sdp::{Direction, Sdp, SdpError};
 use crate::timer::{Said, Terms, TooShort};
-use crate::transfer::{Notified, Replaces};
+use crate::transfer::Replaces;
 use crate::wire::SUPPORTED;
 
-/// A BYE may arrive before the library has filed the dialog that our 2xx-ACK just made.
-const FILING_PATIENCE: Duration = Duration::from_millis(500);
 /// RFC 3261 §17: an answer's transaction is over by then.
 const TRANSACTION: Duration = Duration::from_secs(32);
 
@@ -256,7 +252,7 @@ pub(crate) async fn run(
                 let headers = vec![Header::Unsupported(unsupported.into())];
                 answer(tx, StatusCode::BadExtension, headers).await
             } else if has_to_tag(&tx.original) {
-                handle_in_dialog(&core, tx).await
+                in_dialog::handle(&core, tx).await
             } else {
                 handle_new(&core, tx, &events).await
             };
@@ -265,140 +261,6 @@ pub(crate) async fn run(
             }
         });
     }
-}
-
-async fn handle_in_dialog(core: &Core, mut tx: Transaction) -> Result<(), SipError> {
-    let Some(Dialog::Invite(mut dialog)) = find_dialog(core, &tx).await else {
-        let status = while_we_dial(core, &tx).unwrap_or(StatusCode::CallTransactionDoesNotExist);
-        return answer(tx, status, Vec::new()).await;
-    };
-    let state = dialog.state();
-    let seen = dialog.snapshot().remote_cseq;
-    let cseq = tx.original.cseq_header().and_then(|cseq| cseq.seq()).unwrap_or(0);
-    if seen > 0 && cseq < seen {
-        return answer(tx, StatusCode::ServerInternalError, Vec::new()).await;
-    }
-    let settled = state.is_confirmed() || state.waiting_ack();
-    match tx.original.method {
-        Method::Options => answer(tx, StatusCode::OK, Vec::new()).await,
-        Method::PRack => {
-            let status = acknowledge(core, &dialog.id(), &tx.original);
-            answer(tx, status, Vec::new()).await
-        }
-        Method::Bye if !settled && !state.is_terminated() => {
-            // The caller ends an unanswered call by BYE (RFC 3261 §15.1.2): its INVITE gets 487.
-            let _ = dialog.reject(Some(StatusCode::RequestTerminated), None);
-            answer(tx, StatusCode::OK, Vec::new()).await
-        }
-        Method::Bye => Ok(dialog.handle(&mut tx).await?),
-        Method::Info if !state.is_confirmed() => {
-            let status = match info::read(&tx.original) {
-                Ok(_) => StatusCode::OK,
-                Err(()) => StatusCode::UnsupportedMediaType,
-            };
-            answer(tx, status, Vec::new()).await
-        }
-        Method::Update if !state.is_confirmed() && tx.original.body.is_empty() => {
-            if let Some(control) = core.calls.find(&dialog.id()) {
-                control.follow(&tx.original);
-            }
-            answer(tx, StatusCode::OK, Vec::new()).await
-        }
-        // Our offer in the INVITE is not answered yet (RFC 3311 §5.2).
-        Method::Update if !settled && dialog.role() == TransactionRole::Client => {
-            answer(tx, StatusCode::RequestPending, Vec::new()).await
-        }
-        // Not before the ACK: the first exchange of descriptions is not over (RFC 3261 §14.2, RFC 3311 §5.2).
-        Method::Invite | Method::Update if !state.is_confirmed() => {
-            let soon = rand::random_range(0..=10u32).to_string();
-            answer(
-                tx,
-                StatusCode::ServerInternalError,
-                vec![Header::RetryAfter(soon.into())],
-            )
-            .await
-        }
-        Method::Invite | Method::Update | Method::Info => Ok(dialog.handle(&mut tx).await?),
-        Method::Notify if state.is_confirmed() => take_notice(core, &dialog.id(), tx).await,
-        Method::Refer if state.is_confirmed() => Ok(dialog.handle(&mut tx).await?),
-        _ => answer(tx, StatusCode::MethodNotAllowed, Vec::new()).await,
-    }
-}
-
-/// What the far end tells of a transfer that we asked for.
-async fn take_notice(core: &Core, id: &DialogId, tx: Transaction) -> Result<(), SipError> {
-    let Some(told) = Notified::read(&tx.original) else {
-        return answer(tx, StatusCode::BadEvent, Vec::new()).await;
-    };
-    let referral = core.calls.find(id).and_then(|control| {
-        let session = lock(&control.session);
-        session.referral.clone().filter(|referral| !referral.is_closed())
-    });
-    let Some(referral) = referral else {
-        // RFC 6665 §4.1.3: no such subscription.
-        return answer(tx, StatusCode::CallTransactionDoesNotExist, Vec::new()).await;
-    };
-    // First: what was told may bring a BYE of ours, which must not overtake the answer.
-    answer(tx, StatusCode::OK, Vec::new()).await?;
-    // More than fit are repetitions.
-    let _ = referral.try_send(told);
-    Ok(())
-}
-
-/// The answer to a callee that asks before it answers our INVITE: the library knows no dialog then.
-fn while_we_dial(core: &Core, tx: &Transaction) -> Option<StatusCode> {
-    let id = DialogId::try_from(tx).ok()?;
-    if !lock(&core.dialled).contains(&id.call_id) {
-        return None;
-    }
-    match tx.original.method {
-        Method::Options => Some(StatusCode::OK),
-        Method::Info => Some(match info::read(&tx.original) {
-            Ok(_) => StatusCode::OK,
-            Err(()) => StatusCode::UnsupportedMediaType,
-        }),
-        Method::Update if tx.original.body.is_empty() => Some(StatusCode::OK),
-        // Our offer is not answered yet (RFC 3311 §5.2).
-        Method::Update => Some(StatusCode::RequestPending),
-        _ => None,
-    }
-}
-
-/// The answer to a PRACK (RFC 3262 §3).
-fn acknowledge(core: &Core, id: &DialogId, request: &Request) -> StatusCode {
-    let Some(prack) = request.rack_value() else {
-        return StatusCode::BadRequest;
-    };
-    let acknowledged = core.calls.find(id).is_some_and(|control| {
-        let session = lock(&control.session);
-        session
-            .reliable
-            .as_ref()
-            .is_some_and(|reliable| reliable.handle_prack(prack))
-    });
-    match acknowledged {
-        false => StatusCode::CallTransactionDoesNotExist,
-        // No offer of ours to answer, and its own comes too early.
-        true if !request.body.is_empty() => StatusCode::NotAcceptableHere,
-        true => StatusCode::OK,
-    }
-}
-
-async fn find_dialog(core: &Core, tx: &Transaction) -> Option<Dialog> {
-    if let Some(dialog) = core.layer.match_dialog(tx) {
-        return Some(dialog);
-    }
-    let id = DialogId::try_from(tx).ok()?;
-    let deadline = tokio::time::Instant::now() + FILING_PATIENCE;
-    // Not so what is answered alike before and after it.
-    let patient = tx.original.method != Method::Options;
-    while patient && lock(&core.dialled).contains(&id.call_id) && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        if let Some(dialog) = core.layer.get_dialog(&id) {
-            return Some(dialog);
-        }
-    }
-    core.layer.get_dialog(&id)
 }
 
 async fn handle_new(
@@ -642,7 +504,11 @@ async fn not_acceptable(tx: Transaction, error: &SdpError) -> Result<(), SipErro
 }
 
 /// Answers and stays for the retransmissions; an answered INVITE wants its ACK.
-async fn answer(mut tx: Transaction, status: StatusCode, headers: Vec<Header>) -> Result<(), SipError> {
+pub(crate) async fn answer(
+    mut tx: Transaction,
+    status: StatusCode,
+    headers: Vec<Header>,
+) -> Result<(), SipError> {
     tx.reply_with(status, headers, None).await?;
     if tx.original.method == Method::Invite {
         let drain = async { while tx.receive().await.is_some() {} };

@@ -28,6 +28,7 @@ mod error;
 mod fuzz;
 mod gate;
 mod grammar;
+mod in_dialog;
 mod incoming;
 mod info;
 mod inspector;

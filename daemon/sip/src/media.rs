@@ -306,18 +306,9 @@ fn offered_type(codec: Codec) -> u8 {
 /// The same line with port 0 (RFC 3264 §6).
 fn refused(media: &Media) -> Media {
     Media {
-        port: 0,
-        formats: media.formats.iter().take(1).cloned().collect(),
-        connection: None,
-        rtpmaps: Vec::new(),
-        fmtps: Vec::new(),
-        ptime_ms: None,
-        max_ptime_ms: None,
-        rtcp: None,
-        rtcp_mux: false,
-        cryptos: Vec::new(),
-        direction: None,
         kind: media.kind.clone(),
         proto: media.proto.clone(),
+        formats: media.formats.iter().take(1).cloned().collect(),
+        ..Media::default()
     }
 }

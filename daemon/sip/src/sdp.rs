@@ -128,7 +128,7 @@ pub enum Connection {
 }
 
 /// One media line with its attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Media {
     /// `audio`, `video`, `image` …
     pub kind: String,

@@ -11,8 +11,7 @@ use std::time::Duration;
 use attendant_media::{FRAME_SAMPLES, Frame, resample::Upsampler};
 use attendant_record::{MasterKey, RecordError, Track, packet};
 use attendant_store::{
-    Direction, Driver, NewPacket, NewSession, PacketTaken, RecordingSeal, Store, StoreError, StreamCall,
-    StreamState,
+    NewPacket, NewSession, PacketTaken, RecordingSeal, Store, StoreError, StreamCall, StreamState,
 };
 use axum::{
     Extension, Json,
@@ -199,21 +198,11 @@ async fn take(
         call: call_id,
         number,
         sealed,
+        // By its driver a call: its silence is looked after here.
         session: NewSession {
-            line: "stream".to_owned(),
-            direction: Direction::Inbound,
             caller: body.caller,
-            callee: None,
-            call_id: None,
-            profile: running.profile.clone(),
             stt_model: Some(running.models.stt.id.clone()),
-            llm_model: None,
-            voice: None,
-            case: None,
-            max_turns: None,
-            // Its silence is looked after here.
-            driver: Driver::Call,
-            created_at_ms: clock::unix_ms(),
+            ..NewSession::inbound("stream", &running.profile, clock::unix_ms())
         },
     };
     let (answer, answered) = oneshot::channel();

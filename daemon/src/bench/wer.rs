@@ -8,6 +8,8 @@
 //! Pure. Numbers are compared digit by digit, because "555 0142", "five five five oh one four two" and "5550142" are
 //! the same thing said; contractions are written out; fillers and punctuation do not count.
 
+use attendant_dialog::number_words;
+
 /// Written both ways by careful people, and said the same.
 const COMPOUNDS: [(&str, &str); 4] = [
     ("voice mail", "voicemail"),
@@ -247,36 +249,11 @@ fn number(words: &[String]) -> (u64, usize) {
 }
 
 fn unit(word: &str) -> Option<u64> {
-    const UNITS: [&str; 20] = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ];
-    UNITS.iter().position(|u| *u == word).map(|n| n as u64)
+    number_words::unit(word).map(|n| n as u64)
 }
 
 fn tens(word: &str) -> Option<u64> {
-    const TENS: [&str; 8] = [
-        "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-    ];
-    TENS.iter().position(|t| *t == word).map(|n| (n as u64 + 2) * 10)
+    number_words::tens(word).map(|n| n as u64 * 10)
 }
 
 /// "21st" as it is spoken and then written here: twenty (2 0), first.

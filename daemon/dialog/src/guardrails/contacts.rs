@@ -3,6 +3,8 @@
 //! A number may be spoken when it stands in the house's facts or was said in this very call. Anything else was made up by the
 //! model, or comes from where it must not. Digits count however they are said: "555 0142", "five five five, oh one four two".
 
+use crate::number_words;
+
 /// Fewest digits of a number that is looked at: shorter ones are prices, years, times.
 const FEWEST: usize = 7;
 /// Fewest digits of a piece that a known number may contribute.
@@ -43,44 +45,15 @@ fn part(token: &str) -> Part {
             Part::Digits(bare)
         };
     }
-    let units = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ];
-    let tens = [
-        "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-    ];
     let word = token.to_lowercase();
-    if let Some(value) = units.iter().position(|unit| *unit == word) {
+    if let Some(value) = number_words::unit(&word) {
         return Part::Digits(value.to_string());
     }
-    if let Some(digit) = tens
-        .iter()
-        .position(|ten| *ten == word)
-        .and_then(|at| char::from_digit(at as u32 + 2, 10))
-    {
+    if let Some(digit) = number_words::tens(&word).and_then(|tens| char::from_digit(tens as u32, 10)) {
         return Part::Tens(digit);
     }
     match word.as_str() {
-        "oh" | "o" | "nought" => Part::Digits("0".to_owned()),
+        zero if number_words::is_spoken_zero(zero) => Part::Digits("0".to_owned()),
         "double" => Part::Times(2),
         "triple" => Part::Times(3),
         "dash" | "hyphen" | "plus" => Part::Between,

@@ -1,30 +1,7 @@
 //! Numbers as English words.
 
-const ONES: [&str; 20] = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-];
-const TENS: [&str; 10] = [
-    "", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-];
+use crate::number_words::{TENS, UNITS};
+
 const SCALES: [(u64, &str); 6] = [
     (1_000_000_000_000_000_000, "quintillion"),
     (1_000_000_000_000_000, "quadrillion"),
@@ -37,7 +14,7 @@ const SCALES: [(u64, &str); 6] = [
 fn one(n: u64) -> &'static str {
     usize::try_from(n)
         .ok()
-        .and_then(|n| ONES.get(n))
+        .and_then(|n| UNITS.get(n))
         .copied()
         .unwrap_or("")
 }
@@ -47,7 +24,7 @@ fn below_hundred(n: u64) -> String {
     if n < 20 {
         return one(n).to_owned();
     }
-    let tens = usize::try_from(n / 10)
+    let tens = usize::try_from(n / 10 - 2)
         .ok()
         .and_then(|t| TENS.get(t))
         .copied()

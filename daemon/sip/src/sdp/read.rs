@@ -183,15 +183,7 @@ fn parse_media(value: &str) -> Result<Media, SdpError> {
         port,
         proto: proto.to_string(),
         formats,
-        connection: None,
-        rtpmaps: Vec::new(),
-        fmtps: Vec::new(),
-        ptime_ms: None,
-        max_ptime_ms: None,
-        rtcp: None,
-        rtcp_mux: false,
-        cryptos: Vec::new(),
-        direction: None,
+        ..Media::default()
     })
 }
 
