@@ -7,7 +7,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -24,6 +25,9 @@ pub const DATABASE_FILE: &str = "attendant.db";
 pub(crate) const LOCK_FILE: &str = "attendant.lock";
 /// Longest wait for another process's lock on the file (a backup, a technician's sqlite3).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a daemon that was killed to be gone: the system takes a moment to tear it down, and its successor
+/// may be there before.
+const PREDECESSOR: Duration = Duration::from_secs(2);
 /// Prepared statements kept per connection: more than there are.
 const STATEMENTS: usize = 96;
 
@@ -72,14 +76,18 @@ impl Store {
         make_private_directory(directory).map_err(failed(directory))?;
         let lock_path = directory.join(LOCK_FILE);
         let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse {
-                    path: directory.to_owned(),
-                });
+        let until = Instant::now() + PREDECESSOR;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(PREDECESSOR / 40),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::InUse {
+                        path: directory.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
         }
 
         let path = directory.join(DATABASE_FILE);

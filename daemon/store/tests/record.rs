@@ -414,6 +414,18 @@ fn one_daemon_per_directory_and_readers_beside_it() {
 }
 
 #[test]
+fn a_daemon_just_killed_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = Store::open(dir.path(), NOW).unwrap();
+    let (gone, successor) = (std::time::Duration::from_millis(300), dir.path().to_owned());
+    let successor = std::thread::spawn(move || Store::open(&successor, NOW).map(|_| ()));
+    std::thread::sleep(gone);
+    assert!(!successor.is_finished());
+    drop(killed);
+    successor.join().unwrap().unwrap();
+}
+
+#[test]
 fn the_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = directory();
