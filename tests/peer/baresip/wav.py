@@ -1,7 +1,8 @@
 """Two small things the baresip test needs done to WAV files.
 
-    wav.py pad IN.wav SECONDS OUT.wav    IN (8 kHz, mono, 16 bit) after 2 s of silence, silence up to SECONDS and 30 more
-    wav.py voiced IN.wav                 how long IN is louder than -45 dBov, in milliseconds, counted in 20 ms frames
+    wav.py pad IN.wav SECONDS OUT.wav    IN (8 kHz, 16 bit) after 2 s of silence, silence up to SECONDS and 30 more
+    wav.py voiced IN.wav                 how long IN (16 bit; of several channels the first: Opus is always
+                                         two to baresip) is louder than -45 dBov, in milliseconds, counted in 20 ms frames
 """
 
 import array
@@ -11,8 +12,9 @@ import wave
 
 def read(path):
     with wave.open(path) as file:
-        assert file.getsampwidth() == 2 and file.getnchannels() == 1, f"{path}: not mono, 16 bit"
-        return file.getframerate(), array.array("h", file.readframes(file.getnframes()))
+        assert file.getsampwidth() == 2, f"{path}: {8 * file.getsampwidth()} bit, not 16"
+        samples = array.array("h", file.readframes(file.getnframes()))
+        return file.getframerate(), samples[:: file.getnchannels()]
 
 
 def pad(source, seconds, target):
