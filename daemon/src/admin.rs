@@ -131,7 +131,9 @@ async fn health(running: &Running) -> Result<serde_json::Value, PageError> {
         "record_writable": running.house.store.is_writable(),
         "lines": lines,
         "sip": { "calls": sip.calls, "dialogs": sip.dialogs, "transactions": sip.transactions },
-        "memory": memory::heap().map(|heap| serde_json::json!({ "in_use_kib": heap.in_use >> 10, "held_kib": heap.held >> 10 })),
+        "memory": memory::heap().map(|heap| serde_json::json!({
+            "in_use_kib": heap.in_use >> 10, "held_kib": heap.held >> 10, "database_kib": attendant_store::cache_octets() >> 10,
+        })),
         "response_ms": response.map(|r| serde_json::json!({ "p50": r.p50_ms, "p95": r.p95_ms, "turns": r.turns })),
         "rt_audio": {
             "realtime": rt.realtime, "ticks": rt.ticks, "late_over_5_ms": rt.late_ticks.over_5_ms, "max_late_us": rt.max_late_us,

@@ -196,7 +196,10 @@ fn sleeper(end: Instant) -> Vec<Duration> {
 fn stolen() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/stat").expect("/proc/stat");
     let line = text.lines().next().unwrap_or_default();
-    let times: Vec<u64> = line.split_whitespace().filter_map(|time| time.parse().ok()).collect();
+    let times: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|time| time.parse().ok())
+        .collect();
     (times.get(7).copied().unwrap_or(0), times.iter().sum())
 }
 

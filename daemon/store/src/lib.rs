@@ -59,7 +59,7 @@ pub use session::{
     Context, Direction, Driver, NewSession, Opened, Outcome, SealedContext, Session, SessionId, SessionKey,
     State, UnknownWord,
 };
-pub use store::{DATABASE_FILE, Store};
+pub use store::{DATABASE_FILE, Store, cache_octets};
 pub use stream::{NewPacket, PacketTaken, StreamCall, StreamState};
 pub use token::{Answer, ApiRole, ApiToken, Asked, MAX_ANSWER, NewToken, Reach, TokenId};
 pub use turn::{NewTurn, Source, Turn, TurnLatencies, TurnNumber};

@@ -306,6 +306,16 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(reader)
 }
 
+/// What SQLite has allocated in this process \[octets\]: mostly pages, up to 2 MB for each of a [`Store`]'s two connections.
+/// They fill as the database grows, and stay.
+#[must_use]
+#[allow(unsafe_code)]
+pub fn cache_octets() -> usize {
+    // SAFETY: has no conditions; it reads a counter under a lock of its own.
+    let octets = unsafe { rusqlite::ffi::sqlite3_memory_used() };
+    usize::try_from(octets).unwrap_or(0)
+}
+
 /// Makes the directory for this user alone; an existing one keeps its mode.
 pub(crate) fn make_private_directory(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

@@ -154,10 +154,11 @@ impl Daemon {
         })
     }
 
-    /// What the daemon's allocator has given out [KiB].
-    pub fn heap_kib(&self) -> Result<u64> {
-        let health = self.health()?;
-        health["memory"]["in_use_kib"].as_u64().context("no figure")
+    /// What the daemon's allocator has given out, and how much of it is the database's cache [KiB].
+    pub fn heap_kib(&self) -> Result<(u64, u64)> {
+        let memory = &self.health()?["memory"];
+        let figure = |key: &str| memory[key].as_u64().context("no figure");
+        Ok((figure("in_use_kib")?, figure("database_kib")?))
     }
 
     /// Resident memory of the daemon itself, without its engines [KiB].
